@@ -1,0 +1,19 @@
+//! The words of the domain and the ports through which everything outside meets the engine.
+//!
+//! No input or output happens here, and nothing here imports another crate of the project.
+
+pub mod entry;
+pub mod id;
+pub mod job;
+pub mod sink;
+pub mod source;
+pub mod store;
+pub mod verdict;
+
+pub use entry::{Attr, Entry, FileKind, Stat, Time};
+pub use id::Id;
+pub use job::{CancelReason, Job, Level, MessageLevel};
+pub use sink::{Create, Sink};
+pub use source::{Data, DataError, End, Fatal, Ingest, Source, SourceInfo, Stop, Want};
+pub use store::{ObjectKind, Store, StoreError, StoreErrorKind};
+pub use verdict::{EntryError, Outcome, Tally, Verdict};

@@ -1,0 +1,65 @@
+//! The Sink port: where a restore goes.
+
+use std::os::fd::OwnedFd;
+
+use crate::entry::{Attr, Entry};
+use crate::job::Job;
+use crate::source::Fatal;
+use crate::verdict::{EntryError, Verdict};
+
+/// What a sink did about an entry that it was given.
+#[derive(Debug)]
+pub enum Create {
+    /// Nothing shall be written: counted as restored, by the sink's own decision.
+    Skip,
+    /// The object stands; it takes no data.
+    Made,
+    /// Give the data to [`Sink::write`].
+    Bytes,
+    /// Write the data to this descriptor yourself, then close it, then call [`Sink::close`].
+    Fd(OwnedFd),
+}
+
+/// Takes entries in the order in which they were backed up. Runs on one thread of the job.
+///
+/// For each entry: `create`; where it took data `write` and `seek`, then `close`; `attr` for each attribute; `end`.
+pub trait Sink: Send {
+    /// Before the first entry.
+    ///
+    /// # Errors
+    /// [`Fatal`] when the sink cannot start.
+    fn begin(&mut self, job: &dyn Job) -> Result<(), Fatal>;
+
+    /// Makes or opens the object.
+    ///
+    /// # Errors
+    /// The entry fails, the restore goes on; [`Sink::end`] still follows.
+    fn create(&mut self, entry: &Entry) -> Result<Create, EntryError>;
+
+    /// Takes bytes that belong at the current position.
+    ///
+    /// # Errors
+    /// The entry fails; [`Sink::close`] follows.
+    fn write(&mut self, data: &[u8]) -> Result<(), EntryError>;
+
+    /// Closes what [`Create::Bytes`] or [`Create::Fd`] opened. `written` says whether all data arrived.
+    ///
+    /// # Errors
+    /// The entry fails.
+    fn close(&mut self, entry: &Entry, written: bool) -> Result<(), EntryError>;
+
+    /// Sets an attribute, after `close`.
+    ///
+    /// # Errors
+    /// The attribute fails, the entry is counted as failed.
+    fn attr(&mut self, entry: &Entry, attr: &Attr) -> Result<(), EntryError>;
+
+    /// The entry is done.
+    ///
+    /// # Errors
+    /// [`Fatal`] ends the restore.
+    fn end(&mut self, entry: &Entry) -> Result<(), Fatal>;
+
+    /// Told the verdict.
+    fn finish(&mut self, verdict: &Verdict);
+}
