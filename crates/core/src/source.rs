@@ -11,10 +11,13 @@ use crate::verdict::{EntryError, Outcome, Verdict};
 pub struct SourceInfo {
     /// Short name, used as a folder name in `/.backstay/<name>`: letters, digits, `-` and `_`.
     pub name: String,
-    /// The path that stands for this source in the snapshot's list of paths.
+    /// The path that stands for this source in the snapshot's list of paths; it starts with `/`.
     pub path: String,
-    /// What starts the source again (a plugin definition), stored word for word for the restore. It may hold secrets.
-    pub definition: String,
+    /// The adapter that can restore through the source again (`bareos-fd`). With it a ledger is written; without it
+    /// (standard input, a command) the view is all there is.
+    pub adapter: Option<&'static str>,
+    /// What starts the source again (plugin definitions), stored word for word for the restore. They may hold secrets.
+    pub definitions: Vec<String>,
 }
 
 /// The source, and so the job, cannot go on.
@@ -93,7 +96,8 @@ pub trait Ingest {
     /// Counts an entry that the source announced and left out by the rule named.
     fn skipped(&mut self, name: &[u8], rule: &str);
 
-    /// Counts entries that a dead source had announced and nobody saw the end of.
+    /// Counts entries that a dead source had announced and nobody saw the end of. An open entry is closed as lost and
+    /// is not part of `count`.
     fn lost(&mut self, count: u64);
 }
 

@@ -1,0 +1,467 @@
+//! Trees from entries that come in any order.
+//!
+//! Nodes are collected with their paths; past 32 MiB they are sorted and spilled to a temporary run. At the end the
+//! runs are merged in depth-first order, so that each directory is whole when its parent needs it, and a million
+//! entries fit in a few buffers. Path components are kept apart by a zero byte while sorting: names cannot hold one,
+//! and `a`'s children then come right behind `a`, before `a!`.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, Write};
+
+use backstay_core::{FileKind, Id, Time};
+
+use crate::error::Error;
+use crate::pack::BlobKind;
+use crate::tree::Node;
+use crate::writer::Writer;
+
+/// Bytes of nodes in memory before they are sorted and spilled.
+const SPILL_AT: usize = 32 << 20;
+
+/// A node that fits nowhere in the tree.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Misfit {
+    /// Its path, components separated by `/`.
+    pub path: Vec<u8>,
+    /// Its data blobs.
+    pub content: Vec<Id>,
+    /// Why it fits nowhere.
+    pub reason: &'static str,
+}
+
+/// Collects nodes and builds the trees of a snapshot.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    arena: Vec<u8>,
+    records: Vec<Record>,
+    runs: Vec<File>,
+    sequence: u64,
+}
+
+/// A node in the arena: key, then the node's JSON, then its content ids.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    start: usize,
+    key: u32,
+    json: u32,
+    content: u32,
+    sequence: u64,
+    kind: NodeKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NodeKind {
+    Leaf,
+    /// A directory whose children come as records of their own; its `subtree` is filled in at the end.
+    Directory,
+    /// A directory whose tree is stored already.
+    Finished,
+}
+
+/// A record read back, whole.
+#[derive(Clone, Debug)]
+struct Item {
+    key: Vec<u8>,
+    json: Vec<u8>,
+    content: Vec<Id>,
+    sequence: u64,
+    kind: NodeKind,
+}
+
+impl Assembler {
+    /// An empty collection.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the node at `path` (components separated by `/`, no slash at either end; the node's own name is the last
+    /// component whatever `node.name` says). Parents need not be added: one that nobody adds becomes a directory with
+    /// mode 0755. A directory without `subtree` gets the children that are added below it. Of two nodes at one path the
+    /// later one stays; a finished directory stays in any case.
+    ///
+    /// # Errors
+    /// A path that no file system could hold (empty, `.`, `..`, NUL), or a temporary file that cannot be written.
+    pub fn add(&mut self, path: &[u8], mut node: Node) -> Result<(), Error> {
+        let mut components = path.split(|byte| *byte == b'/');
+        if let Some(bad) = components.find(|name| matches!(*name, b"" | b"." | b"..") || name.contains(&0)) {
+            return Err(Error::Other(format!(
+                "\"{}\" cannot be a path in a snapshot: \"{}\" is no file name",
+                String::from_utf8_lossy(path),
+                String::from_utf8_lossy(bad)
+            )));
+        }
+        let name_at = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+        node.name = path[name_at..].to_vec();
+        let kind = match (node.kind, node.subtree) {
+            (FileKind::Directory, Some(_)) => NodeKind::Finished,
+            (FileKind::Directory, None) => {
+                node.subtree = Some(Id::default());
+                NodeKind::Directory
+            }
+            _ => NodeKind::Leaf,
+        };
+        let start = self.arena.len();
+        self.arena.extend(path.iter().map(|byte| if *byte == b'/' { 0 } else { *byte }));
+        let key = self.arena.len() - start;
+        node.encode(&mut self.arena);
+        let json = self.arena.len() - start - key;
+        let content = node.content.unwrap_or_default();
+        for id in &content {
+            self.arena.extend_from_slice(&id.0);
+        }
+        let length = |bytes: usize| {
+            u32::try_from(bytes).map_err(|_| Error::Other("one file with more than 4 GiB of chunk names".to_owned()))
+        };
+        self.sequence += 1;
+        self.records.push(Record {
+            start,
+            key: length(key)?,
+            json: length(json)?,
+            content: length(content.len())?,
+            sequence: self.sequence,
+            kind,
+        });
+        if self.arena.len() >= SPILL_AT { self.spill() } else { Ok(()) }
+    }
+
+    /// Stores all trees and returns the root tree's id. `extra` is asked once, when everything else is placed, for one
+    /// more entry of the root directory; it is told what fitted nowhere.
+    ///
+    /// # Errors
+    /// The store's error, or a temporary file that cannot be read.
+    pub fn finish(
+        mut self,
+        writer: &Writer,
+        extra: impl FnOnce(Vec<Misfit>) -> Result<Option<Node>, Error>,
+    ) -> Result<Id, Error> {
+        self.sort();
+        let runs = std::mem::take(&mut self.runs);
+        let mut merge = Merge::new(runs, Memory { arena: &self.arena, records: &self.records, next: 0 })?;
+        let mut builder = Builder { writer, open: vec![Frame::root()], misfits: Vec::new(), root: Vec::new(), last_placed: None };
+        while let Some(mut item) = merge.next()? {
+            while let Some(same) = merge.next_if(|next| next.key == item.key)? {
+                if item.kind != NodeKind::Finished || same.kind == NodeKind::Finished {
+                    if same.kind == NodeKind::Directory || item.kind != NodeKind::Directory {
+                        builder.misfit(&item, "another entry has the same name");
+                        item = same;
+                    } else {
+                        // A directory that may have children is not given up for something that cannot.
+                        builder.misfit(&same, "a directory has the same name");
+                    }
+                } else {
+                    builder.misfit(&same, "a finished directory has the same name");
+                }
+            }
+            builder.place(item)?;
+        }
+        builder.finish(extra)
+    }
+
+    fn sort(&mut self) {
+        let arena = &self.arena;
+        self.records.sort_unstable_by(|a, b| {
+            arena[a.start..][..a.key as usize].cmp(&arena[b.start..][..b.key as usize]).then(a.sequence.cmp(&b.sequence))
+        });
+    }
+
+    fn spill(&mut self) -> Result<(), Error> {
+        self.sort();
+        let run = tempfile::tempfile().map_err(spill_error)?;
+        let mut out = BufWriter::with_capacity(1 << 20, run);
+        for record in &self.records {
+            let length = record.key as usize + record.json as usize + 32 * record.content as usize;
+            let kind = match record.kind {
+                NodeKind::Leaf => 0_u8,
+                NodeKind::Directory => 1,
+                NodeKind::Finished => 2,
+            };
+            let mut head = [0; 21];
+            head[0] = kind;
+            head[1..5].copy_from_slice(&record.key.to_le_bytes());
+            head[5..9].copy_from_slice(&record.json.to_le_bytes());
+            head[9..13].copy_from_slice(&record.content.to_le_bytes());
+            head[13..21].copy_from_slice(&record.sequence.to_le_bytes());
+            out.write_all(&head).map_err(spill_error)?;
+            out.write_all(&self.arena[record.start..][..length]).map_err(spill_error)?;
+        }
+        let mut run = out.into_inner().map_err(|error| spill_error(error.into_error()))?;
+        run.rewind().map_err(spill_error)?;
+        self.runs.push(run);
+        self.arena.clear();
+        self.records.clear();
+        Ok(())
+    }
+}
+
+fn spill_error(error: std::io::Error) -> Error {
+    Error::Other(format!(
+        "a temporary file in {} failed: {error}. Set TMPDIR to a folder with more room",
+        std::env::temp_dir().display()
+    ))
+}
+
+/// The sorted records that never left memory.
+struct Memory<'a> {
+    arena: &'a [u8],
+    records: &'a [Record],
+    next: usize,
+}
+
+impl Memory<'_> {
+    fn next(&mut self) -> Option<Item> {
+        let record = self.records.get(self.next)?;
+        self.next += 1;
+        let bytes = &self.arena[record.start..];
+        let (key, rest) = bytes.split_at(record.key as usize);
+        let (json, rest) = rest.split_at(record.json as usize);
+        Some(Item {
+            key: key.to_vec(),
+            json: json.to_vec(),
+            content: ids(&rest[..32 * record.content as usize]),
+            sequence: record.sequence,
+            kind: record.kind,
+        })
+    }
+}
+
+fn ids(bytes: &[u8]) -> Vec<Id> {
+    bytes
+        .chunks_exact(32)
+        .map(|chunk| {
+            let mut id = Id::default();
+            id.0.copy_from_slice(chunk);
+            id
+        })
+        .collect()
+}
+
+/// The heads of all runs, smallest first.
+struct Merge<'a> {
+    heap: BinaryHeap<Reverse<(Vec<u8>, u64, usize)>>,
+    heads: Vec<Option<Item>>,
+    runs: Vec<BufReader<File>>,
+    memory: Memory<'a>,
+}
+
+impl<'a> Merge<'a> {
+    fn new(runs: Vec<File>, memory: Memory<'a>) -> Result<Self, Error> {
+        let count = runs.len() + 1;
+        let mut merge = Self {
+            heap: BinaryHeap::new(),
+            heads: std::iter::repeat_with(|| None).take(count).collect(),
+            runs: runs.into_iter().map(|run| BufReader::with_capacity(256 << 10, run)).collect(),
+            memory,
+        };
+        for source in 0..count {
+            merge.advance(source)?;
+        }
+        Ok(merge)
+    }
+
+    fn advance(&mut self, source: usize) -> Result<(), Error> {
+        let item = match self.runs.get_mut(source) {
+            Some(run) => read_item(run).map_err(spill_error)?,
+            None => self.memory.next(),
+        };
+        if let Some(item) = &item {
+            self.heap.push(Reverse((item.key.clone(), item.sequence, source)));
+        }
+        self.heads[source] = item;
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Option<Item>, Error> {
+        let Some(Reverse((_, _, source))) = self.heap.pop() else {
+            return Ok(None);
+        };
+        let item = self.heads[source].take();
+        self.advance(source)?;
+        Ok(item)
+    }
+
+    fn next_if(&mut self, wanted: impl Fn(&Item) -> bool) -> Result<Option<Item>, Error> {
+        let source = match self.heap.peek() {
+            Some(Reverse((_, _, source))) => *source,
+            None => return Ok(None),
+        };
+        if self.heads[source].as_ref().is_some_and(wanted) { self.next() } else { Ok(None) }
+    }
+}
+
+fn read_item(run: &mut BufReader<File>) -> std::io::Result<Option<Item>> {
+    let mut head = [0; 21];
+    match run.read_exact(&mut head) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize;
+    let mut key = vec![0; number(1)];
+    run.read_exact(&mut key)?;
+    let mut json = vec![0; number(5)];
+    run.read_exact(&mut json)?;
+    let mut content = vec![0; 32 * number(9)];
+    run.read_exact(&mut content)?;
+    let mut sequence = [0; 8];
+    sequence.copy_from_slice(&head[13..21]);
+    let kind = match head[0] {
+        0 => NodeKind::Leaf,
+        1 => NodeKind::Directory,
+        _ => NodeKind::Finished,
+    };
+    Ok(Some(Item { key, json, content: ids(&content), sequence: u64::from_le_bytes(sequence), kind }))
+}
+
+/// A directory whose children are still coming.
+struct Frame {
+    /// Key of the directory; empty for the root.
+    key: Vec<u8>,
+    /// Its node with a null `subtree`, empty for the root.
+    json: Vec<u8>,
+    /// The nodes of its children, separated by commas.
+    children: Vec<u8>,
+}
+
+impl Frame {
+    fn root() -> Self {
+        Self { key: Vec::new(), json: Vec::new(), children: Vec::new() }
+    }
+
+    fn holds(&self, key: &[u8]) -> bool {
+        self.key.is_empty() || (key.len() > self.key.len() && key.starts_with(&self.key) && key[self.key.len()] == 0)
+    }
+
+    fn push(&mut self, json: &[u8]) {
+        if !self.children.is_empty() {
+            self.children.push(b',');
+        }
+        self.children.extend_from_slice(json);
+    }
+}
+
+struct Builder<'a> {
+    writer: &'a Writer,
+    open: Vec<Frame>,
+    misfits: Vec<Misfit>,
+    /// Names and nodes of the root directory: one more may join them at the end.
+    root: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The latest entry that can have no children here: whatever comes below it fits nowhere.
+    last_placed: Option<Vec<u8>>,
+}
+
+impl Builder<'_> {
+    fn misfit(&mut self, item: &Item, reason: &'static str) {
+        self.misfits.push(Misfit {
+            path: item.key.iter().map(|byte| if *byte == 0 { b'/' } else { *byte }).collect(),
+            content: item.content.clone(),
+            reason,
+        });
+    }
+
+    fn place(&mut self, item: Item) -> Result<(), Error> {
+        while self.open.len() > 1 && !self.open.last().is_some_and(|frame| frame.holds(&item.key)) {
+            self.close()?;
+        }
+        // What lies below the deepest open directory that holds the entry must not have been placed as a leaf.
+        let depth = self.open.last().map_or(0, |frame| if frame.key.is_empty() { 0 } else { frame.key.len() + 1 });
+        let mut missing = Vec::new();
+        for (at, _) in item.key.iter().enumerate().skip(depth).filter(|(_, byte)| **byte == 0) {
+            missing.push(item.key[..at].to_vec());
+        }
+        if let Some(first) = missing.first()
+            && self.last_placed.as_ref().is_some_and(|last| last == first)
+        {
+            self.misfit(&item, "its parent is not a directory of this source");
+            return Ok(());
+        }
+        for key in missing {
+            let name_at = key.iter().rposition(|byte| *byte == 0).map_or(0, |at| at + 1);
+            let node = implied_directory(&key[name_at..]);
+            let mut json = Vec::new();
+            node.encode(&mut json);
+            self.open.push(Frame { key, json, children: Vec::new() });
+        }
+        if item.kind == NodeKind::Directory {
+            self.open.push(Frame { key: item.key, json: item.json, children: Vec::new() });
+        } else {
+            self.attach(&item.key, &item.json);
+            self.last_placed = Some(item.key);
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, key: &[u8], json: &[u8]) {
+        if self.open.len() == 1 {
+            self.root.push((key.to_vec(), json.to_vec()));
+        } else if let Some(frame) = self.open.last_mut() {
+            frame.push(json);
+        }
+    }
+
+    fn close(&mut self) -> Result<(), Error> {
+        let Some(mut frame) = self.open.pop() else {
+            return Ok(());
+        };
+        let id = self.save(&frame.children)?;
+        set_subtree(&mut frame.json, &id)?;
+        self.attach(&frame.key, &frame.json);
+        Ok(())
+    }
+
+    fn save(&self, children: &[u8]) -> Result<Id, Error> {
+        let mut tree = Vec::with_capacity(children.len() + 14);
+        tree.extend_from_slice(b"{\"nodes\":[");
+        tree.extend_from_slice(children);
+        tree.extend_from_slice(b"]}\n");
+        self.writer.save(BlobKind::Tree, &tree)
+    }
+
+    fn finish(mut self, extra: impl FnOnce(Vec<Misfit>) -> Result<Option<Node>, Error>) -> Result<Id, Error> {
+        while self.open.len() > 1 {
+            self.close()?;
+        }
+        if let Some(node) = extra(std::mem::take(&mut self.misfits))? {
+            let mut json = Vec::new();
+            node.encode(&mut json);
+            self.root.retain(|(name, _)| *name != node.name);
+            self.root.push((node.name, json));
+            self.root.sort_unstable();
+        }
+        let mut frame = Frame::root();
+        for (_, json) in &self.root {
+            frame.push(json);
+        }
+        self.save(&frame.children)
+    }
+}
+
+/// A directory that no source described: virtual names have parents that exist nowhere.
+fn implied_directory(name: &[u8]) -> Node {
+    let start = Time::default();
+    Node {
+        name: name.to_vec(),
+        kind: FileKind::Directory,
+        mode: Node::go_mode_from_unix(0o040_755),
+        mtime: start,
+        atime: start,
+        ctime: start,
+        subtree: Some(Id::default()),
+        ..Node::new(FileKind::Directory)
+    }
+}
+
+/// Puts the id of a directory's tree where its node was encoded with a null one: the last value of the node.
+fn set_subtree(json: &mut [u8], id: &Id) -> Result<(), Error> {
+    let end = json.len().saturating_sub(2);
+    let start = end.saturating_sub(64);
+    if json.get(end..) != Some(b"\"}") || !json[..start].ends_with(b"\"subtree\":\"") {
+        return Err(Error::Other("a directory node does not end with its subtree".to_owned()));
+    }
+    let mut hex = Vec::with_capacity(64);
+    id.write_hex(&mut hex);
+    json[start..end].copy_from_slice(&hex);
+    Ok(())
+}

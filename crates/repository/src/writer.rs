@@ -1,0 +1,598 @@
+//! The write path: blobs come in from any thread, packs, index files and nothing else go out.
+//!
+//! [`Writer::save`] does all the arithmetic (hash, look-up, compress, encrypt) on the thread that calls it, so a source
+//! that works in parallel uses every core. A single stream gets the same from [`Writer::content`], which cuts it and
+//! hands the chunks to the writer's own threads. Full packs are hashed and stored by two more threads. All queues are
+//! bounded: memory has a ceiling whatever the source does.
+//!
+//! Order of writing: packs, then the index files that list them, then (by the caller) the snapshot. A process that is
+//! killed in between leaves packs that nobody refers to, nothing worse.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use backstay_core::{Id, ObjectKind, StoreError};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use hashbrown::{HashMap, HashSet};
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::Error;
+use crate::index::{Index, encode_index_file};
+use crate::pack::{BlobKind, PackBlob, encode_header};
+use crate::repository::Repository;
+use crate::stream::{ChunkBuffer, ContentWriter};
+use crate::tree::Node;
+
+/// Blobs in one pack at the most: readers hold a pack's header in memory.
+const MAX_BLOBS_PER_PACK: usize = 10_000;
+/// Blobs in one index file, as restic does.
+const BLOBS_PER_INDEX: usize = 50_000;
+/// Threads that hash and store full packs.
+const UPLOADERS: usize = 2;
+/// The sets of ids written in this run are split so that threads seldom wait for each other.
+const SHARDS: usize = 64;
+
+/// How a run writes.
+#[derive(Clone, Debug)]
+pub struct WriteOptions {
+    /// zstd level, 1 to 19.
+    pub compression_level: i32,
+    /// Bytes of blobs after which a pack is closed (16 MiB as restic does).
+    pub pack_size: usize,
+    /// Threads that hash and compress the chunks of single streams.
+    pub threads: usize,
+    /// Compute everything and store nothing.
+    pub dry_run: bool,
+}
+
+impl Default for WriteOptions {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { compression_level: 3, pack_size: 16 << 20, threads, dry_run: false }
+    }
+}
+
+/// What a run has written so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteStats {
+    /// New data blobs.
+    pub data_blobs: u64,
+    /// New tree blobs.
+    pub tree_blobs: u64,
+    /// Bytes of the new blobs before compression.
+    pub added: u64,
+    /// Bytes of the new blobs as stored.
+    pub added_packed: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    data_blobs: AtomicU64,
+    tree_blobs: AtomicU64,
+    added: AtomicU64,
+    added_packed: AtomicU64,
+}
+
+struct OpenPack {
+    bytes: Vec<u8>,
+    blobs: Vec<PackBlob>,
+}
+
+struct Unindexed {
+    packs: Vec<(Id, Vec<PackBlob>)>,
+    blobs: usize,
+}
+
+/// A chunk of a single stream on its way through the writer's threads.
+pub(crate) struct ChunkJob {
+    pub(crate) data: ChunkBuffer,
+    pub(crate) slot: usize,
+    pub(crate) slots: Arc<Slots>,
+}
+
+/// Where the ids of one stream's chunks arrive.
+#[derive(Default)]
+pub(crate) struct Slots {
+    state: Mutex<SlotState>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct SlotState {
+    ids: Vec<Id>,
+    outstanding: usize,
+    error: Option<Error>,
+}
+
+impl Slots {
+    pub(crate) fn push(&self, id: Id) {
+        self.state.lock().ids.push(id);
+    }
+
+    pub(crate) fn reserve(&self) -> usize {
+        let mut state = self.state.lock();
+        state.ids.push(Id::default());
+        state.outstanding += 1;
+        state.ids.len() - 1
+    }
+
+    fn fill(&self, slot: usize, result: Result<Id, Error>) {
+        let mut state = self.state.lock();
+        state.outstanding -= 1;
+        match result {
+            Ok(id) => state.ids[slot] = id,
+            Err(error) => state.error = Some(error),
+        }
+        if state.outstanding == 0 {
+            self.arrived.notify_all();
+        }
+    }
+
+    pub(crate) fn ready(&self) -> bool {
+        self.state.lock().outstanding == 0
+    }
+
+    pub(crate) fn wait(&self) -> Result<Vec<Id>, Error> {
+        let mut state = self.state.lock();
+        while state.outstanding > 0 {
+            self.arrived.wait(&mut state);
+        }
+        match state.error.take() {
+            Some(error) => Err(error),
+            None => Ok(std::mem::take(&mut state.ids)),
+        }
+    }
+}
+
+struct Shared {
+    repository: Arc<Repository>,
+    index: Arc<Index>,
+    options: WriteOptions,
+    written: Vec<Mutex<HashSet<(BlobKind, Id)>>>,
+    reused_packs: Mutex<HashSet<Id>>,
+    open: [Mutex<OpenPack>; 2],
+    spare: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
+    unindexed: Mutex<Unindexed>,
+    zeros: Mutex<HashMap<usize, Id>>,
+    failed: AtomicBool,
+    failure: Mutex<Option<StoreError>>,
+    counters: Counters,
+}
+
+struct PackJob {
+    kind: BlobKind,
+    bytes: Vec<u8>,
+    blobs: Vec<PackBlob>,
+}
+
+/// Writes blobs into packs. Shared by all threads of a job.
+pub struct Writer {
+    shared: Arc<Shared>,
+    chunks: Mutex<Option<Sender<ChunkJob>>>,
+    uploads: Mutex<Option<Sender<PackJob>>>,
+    chunk_buffers: (Sender<ChunkBuffer>, Receiver<ChunkBuffer>),
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+#[derive(Default)]
+struct Scratch {
+    compressor: Option<(i32, zstd::bulk::Compressor<'static>)>,
+    compressed: Vec<u8>,
+    envelope: Vec<u8>,
+    tree: Vec<u8>,
+}
+
+impl Scratch {
+    /// Compresses into `self.compressed`; the frame carries its content size and no checksum.
+    fn compress(&mut self, level: i32, data: &[u8]) -> Result<(), Error> {
+        let refused = |error: std::io::Error| Error::Other(format!("zstd could not compress a blob: {error}"));
+        if self.compressor.as_ref().is_none_or(|(have, _)| *have != level) {
+            self.compressor = Some((level, zstd::bulk::Compressor::new(level).map_err(refused)?));
+        }
+        self.compressed.clear();
+        self.compressed.reserve(zstd::zstd_safe::compress_bound(data.len()));
+        if let Some((_, compressor)) = &mut self.compressor {
+            compressor.compress_to_buffer(data, &mut self.compressed).map_err(refused)?;
+        }
+        Ok(())
+    }
+}
+
+impl Writer {
+    /// Starts the writer's threads.
+    ///
+    /// # Errors
+    /// When the repository's version cannot be written, or a thread cannot be started.
+    pub fn new(repository: Arc<Repository>, index: Arc<Index>, options: WriteOptions) -> Result<Arc<Self>, Error> {
+        if repository.version() < 2 {
+            return Err(Error::Other(
+                "the repository has format version 1, which has no compression: it can be read, not written. \
+                 Upgrade it with \"restic migrate upgrade_repo_v2\""
+                    .to_owned(),
+            ));
+        }
+        let thread_count = options.threads.max(1);
+        let open_pack = || Mutex::new(OpenPack { bytes: Vec::new(), blobs: Vec::new() });
+        let shared = Arc::new(Shared {
+            repository,
+            index,
+            options,
+            written: (0..SHARDS).map(|_| Mutex::new(HashSet::new())).collect(),
+            reused_packs: Mutex::new(HashSet::new()),
+            open: [open_pack(), open_pack()],
+            spare: bounded(UPLOADERS),
+            unindexed: Mutex::new(Unindexed { packs: Vec::new(), blobs: 0 }),
+            zeros: Mutex::new(HashMap::new()),
+            failed: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            counters: Counters::default(),
+        });
+        let (upload_sender, upload_receiver) = bounded::<PackJob>(0);
+        let (chunk_sender, chunk_receiver) = bounded::<ChunkJob>(thread_count);
+        let writer = Arc::new(Self {
+            shared: Arc::clone(&shared),
+            chunks: Mutex::new(Some(chunk_sender)),
+            uploads: Mutex::new(Some(upload_sender)),
+            chunk_buffers: bounded(2 * thread_count + 2),
+            threads: Mutex::new(Vec::new()),
+        });
+        let mut threads = Vec::new();
+        for _ in 0..UPLOADERS {
+            let shared = Arc::clone(&shared);
+            let jobs = upload_receiver.clone();
+            threads.push(spawn("store packs", move || {
+                for job in jobs {
+                    shared.store_pack(job);
+                }
+            })?);
+        }
+        for _ in 0..thread_count {
+            let jobs = chunk_receiver.clone();
+            let buffers = writer.chunk_buffers.0.clone();
+            let weak = Arc::downgrade(&writer);
+            threads.push(spawn("chunks", move || {
+                for ChunkJob { mut data, slot, slots } in jobs {
+                    let result = match weak.upgrade() {
+                        Some(writer) => writer.save(BlobKind::Data, data.filled()),
+                        None => Err(Error::Other("the writer ended before its chunks".to_owned())),
+                    };
+                    data.clear();
+                    let _ = buffers.try_send(data);
+                    slots.fill(slot, result);
+                }
+            })?);
+        }
+        *writer.threads.lock() = threads;
+        Ok(writer)
+    }
+
+    /// The repository that this writer fills.
+    #[must_use]
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.shared.repository
+    }
+
+    /// Whether the blob is stored, or will be when this run is finished. A blob found in the index counts as used:
+    /// [`Writer::finish`] makes sure that its pack is still there.
+    #[must_use]
+    pub fn knows(&self, kind: BlobKind, id: &Id) -> bool {
+        self.shared.knows_stored(kind, id) || self.shared.shard(id).lock().contains(&(kind, *id))
+    }
+
+    /// Stores a blob unless it is known, and returns its id. Runs on the calling thread; blocks while packs are being
+    /// stored faster than the store takes them.
+    ///
+    /// # Errors
+    /// The store's first error, once it happened, for every later call too.
+    pub fn save(&self, kind: BlobKind, data: &[u8]) -> Result<Id, Error> {
+        let id = Id::of(data);
+        self.save_named(kind, id, data)?;
+        Ok(id)
+    }
+
+    /// Stores the tree of these nodes, sorted by name as the format demands.
+    ///
+    /// # Errors
+    /// Two nodes of one name, or as [`Writer::save`].
+    pub fn save_tree(&self, nodes: &[Node]) -> Result<Id, Error> {
+        let mut sorted: Vec<&Node> = nodes.iter().collect();
+        sorted.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            let name = String::from_utf8_lossy(&pair[0].name);
+            return Err(Error::Other(format!("two entries of one directory have the name \"{name}\"")));
+        }
+        let mut json = SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.tree));
+        json.clear();
+        json.extend_from_slice(b"{\"nodes\":[");
+        for (at, node) in sorted.into_iter().enumerate() {
+            if at > 0 {
+                json.push(b',');
+            }
+            node.encode(&mut json);
+        }
+        json.extend_from_slice(b"]}\n");
+        let id = self.save(BlobKind::Tree, &json);
+        SCRATCH.with_borrow_mut(|scratch| scratch.tree = json);
+        id
+    }
+
+    /// Starts the contents of one file.
+    #[must_use]
+    pub fn content(self: &Arc<Self>) -> ContentWriter {
+        ContentWriter::new(Arc::clone(self))
+    }
+
+    /// What was written so far.
+    #[must_use]
+    pub fn stats(&self) -> WriteStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.shared.counters;
+        WriteStats {
+            data_blobs: get(&counters.data_blobs),
+            tree_blobs: get(&counters.tree_blobs),
+            added: get(&counters.added),
+            added_packed: get(&counters.added_packed),
+        }
+    }
+
+    /// Stores what is still open, writes the last index file and makes sure that every reused pack is still there.
+    /// After it the blobs of this run may be named by a snapshot. Called once, when no other thread uses the writer.
+    ///
+    /// # Errors
+    /// The first error of the store, or [`Error::Other`] if a pack that held reused blobs has vanished meanwhile.
+    pub fn finish(&self) -> Result<WriteStats, Error> {
+        for kind in [BlobKind::Data, BlobKind::Tree] {
+            let job = {
+                let mut open = self.shared.open[slot_of(kind)].lock();
+                (!open.blobs.is_empty()).then(|| open.close(kind, Vec::new()))
+            };
+            if let Some(job) = job {
+                self.upload(job)?;
+            }
+        }
+        self.stop_threads();
+        self.shared.check()?;
+        let rest = std::mem::take(&mut self.shared.unindexed.lock().packs);
+        self.shared.store_index(&rest)?;
+        self.shared.verify_reused()?;
+        Ok(self.stats())
+    }
+
+    /// Hands a chunk to the writer's threads; blocks while all of them are busy.
+    pub(crate) fn submit(&self, job: ChunkJob) -> Result<(), Error> {
+        let sender = self.chunks.lock().clone();
+        let slots = Arc::clone(&job.slots);
+        let slot = job.slot;
+        if sender.is_none_or(|sender| sender.send(job).is_err()) {
+            slots.fill(slot, Err(Error::Other("the writer has ended".to_owned())));
+        }
+        self.shared.check()
+    }
+
+    /// A buffer for a chunk, used before where possible.
+    pub(crate) fn chunk_buffer(&self) -> ChunkBuffer {
+        self.chunk_buffers.1.try_recv().unwrap_or_default()
+    }
+
+    pub(crate) fn recycle(&self, mut buffer: ChunkBuffer) {
+        buffer.clear();
+        let _ = self.chunk_buffers.0.try_send(buffer);
+    }
+
+    /// The id of a blob of `length` zero bytes, which is hashed, compressed and stored once.
+    pub(crate) fn zero_blob(&self, length: usize) -> Result<Id, Error> {
+        let mut zeros = self.shared.zeros.lock();
+        if let Some(id) = zeros.get(&length) {
+            return Ok(*id);
+        }
+        let id = self.save(BlobKind::Data, &vec![0; length])?;
+        zeros.insert(length, id);
+        Ok(id)
+    }
+
+    fn save_named(&self, kind: BlobKind, id: Id, data: &[u8]) -> Result<(), Error> {
+        let shared = &self.shared;
+        shared.check()?;
+        if shared.knows_stored(kind, &id) || !shared.shard(&id).lock().insert((kind, id)) {
+            return Ok(());
+        }
+        let job = SCRATCH.with_borrow_mut(|scratch| -> Result<Option<PackJob>, Error> {
+            scratch.compress(shared.options.compression_level, data)?;
+            // Trees are always compressed: restic's prune rewrites packs with plain ones.
+            let compressed = kind == BlobKind::Tree || scratch.compressed.len() < data.len();
+            let Scratch { compressed: small, envelope, .. } = scratch;
+            envelope.clear();
+            shared.repository.key().seal_into(if compressed { small } else { data }, envelope);
+            let length = envelope_len(envelope)?;
+            let uncompressed = if compressed { u32::try_from(data.len()).ok().and_then(std::num::NonZeroU32::new) } else { None };
+            let counters = &shared.counters;
+            let blobs = if kind == BlobKind::Data { &counters.data_blobs } else { &counters.tree_blobs };
+            blobs.fetch_add(1, Ordering::Relaxed);
+            counters.added.fetch_add(data.len() as u64, Ordering::Relaxed);
+            counters.added_packed.fetch_add(u64::from(length), Ordering::Relaxed);
+
+            let mut open = shared.open[slot_of(kind)].lock();
+            let offset = envelope_len(&open.bytes)?;
+            open.bytes.extend_from_slice(envelope);
+            open.blobs.push(PackBlob { id, kind, offset, length, uncompressed });
+            if open.bytes.len() < shared.options.pack_size && open.blobs.len() < MAX_BLOBS_PER_PACK {
+                return Ok(None);
+            }
+            let spare = shared.spare.1.try_recv().unwrap_or_default();
+            Ok(Some(open.close(kind, spare)))
+        })?;
+        match job {
+            Some(job) => self.upload(job),
+            None => Ok(()),
+        }
+    }
+
+    fn upload(&self, job: PackJob) -> Result<(), Error> {
+        let sender = self.uploads.lock().clone();
+        if sender.is_none_or(|sender| sender.send(job).is_err()) {
+            return Err(Error::Other("the writer has ended".to_owned()));
+        }
+        self.shared.check()
+    }
+
+    fn stop_threads(&self) {
+        self.chunks.lock().take();
+        self.uploads.lock().take();
+        let own = std::thread::current().id();
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            // The last reference may be dropped by a chunk thread itself; it cannot wait for its own end.
+            if thread.thread().id() != own && thread.join().is_err() {
+                self.shared.failed.store(true, Ordering::Release);
+            }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop_threads();
+    }
+}
+
+impl OpenPack {
+    fn close(&mut self, kind: BlobKind, replacement: Vec<u8>) -> PackJob {
+        PackJob {
+            kind,
+            bytes: std::mem::replace(&mut self.bytes, replacement),
+            blobs: std::mem::take(&mut self.blobs),
+        }
+    }
+}
+
+impl Shared {
+    fn shard(&self, id: &Id) -> &Mutex<HashSet<(BlobKind, Id)>> {
+        &self.written[usize::from(id.0[0]) % SHARDS]
+    }
+
+    fn knows_stored(&self, kind: BlobKind, id: &Id) -> bool {
+        match self.index.get(kind, id) {
+            Some(location) => {
+                self.reused_packs.lock().insert(location.pack);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if !self.failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(match &*self.failure.lock() {
+            Some(error) => Error::Store(error.clone()),
+            None => Error::Other("a thread of the writer died".to_owned()),
+        })
+    }
+
+    fn fail(&self, error: StoreError) {
+        self.failure.lock().get_or_insert(error);
+        self.failed.store(true, Ordering::Release);
+    }
+
+    fn store_pack(&self, job: PackJob) {
+        let PackJob { kind, mut bytes, blobs } = job;
+        debug_assert!(blobs.iter().all(|blob| blob.kind == kind), "tree and data blobs never share a pack");
+        if self.failed.load(Ordering::Acquire) {
+            return;
+        }
+        let start = bytes.len();
+        self.repository.key().seal_into(&encode_header(&blobs), &mut bytes);
+        let header = u32::try_from(bytes.len() - start).unwrap_or(u32::MAX);
+        bytes.extend_from_slice(&header.to_le_bytes());
+        if self.options.dry_run {
+            bytes.clear();
+            let _ = self.spare.0.try_send(bytes);
+            return;
+        }
+        let id = Id::of(&bytes);
+        let stored = self.repository.store().put(ObjectKind::Pack, &id, &bytes);
+        bytes.clear();
+        let _ = self.spare.0.try_send(bytes);
+        if let Err(error) = stored {
+            self.fail(error);
+            return;
+        }
+        let full = {
+            let mut unindexed = self.unindexed.lock();
+            unindexed.blobs += blobs.len();
+            unindexed.packs.push((id, blobs));
+            if unindexed.blobs >= BLOBS_PER_INDEX {
+                unindexed.blobs = 0;
+                std::mem::take(&mut unindexed.packs)
+            } else {
+                Vec::new()
+            }
+        };
+        if let Err(error) = self.store_index(&full) {
+            self.fail(match error {
+                Error::Store(error) => error,
+                other => StoreError {
+                    kind: backstay_core::StoreErrorKind::Other,
+                    operation: "write",
+                    object: "index".to_owned(),
+                    text: other.to_string(),
+                },
+            });
+        }
+    }
+
+    fn store_index(&self, packs: &[(Id, Vec<PackBlob>)]) -> Result<(), Error> {
+        if !packs.is_empty() {
+            self.repository.save_unpacked(ObjectKind::Index, &encode_index_file(packs))?;
+        }
+        Ok(())
+    }
+
+    /// A pack that held reused blobs may have been deleted by a program that takes no locks (rustic).
+    fn verify_reused(&self) -> Result<(), Error> {
+        let mut missing = std::mem::take(&mut *self.reused_packs.lock());
+        if missing.is_empty() {
+            return Ok(());
+        }
+        for (id, _) in self.repository.store().list(ObjectKind::Pack)? {
+            missing.remove(&id);
+        }
+        match missing.into_iter().next() {
+            None => Ok(()),
+            Some(pack) => Err(Error::Other(format!(
+                "pack {pack} holds contents that this backup reuses, and it is no longer in the repository. No snapshot \
+                 was written; run \"backstay check\", then back up with --force"
+            ))),
+        }
+    }
+}
+
+fn slot_of(kind: BlobKind) -> usize {
+    match kind {
+        BlobKind::Data => 0,
+        BlobKind::Tree => 1,
+    }
+}
+
+fn envelope_len(bytes: &[u8]) -> Result<u32, Error> {
+    u32::try_from(bytes.len()).map_err(|_| Error::Other("a blob or pack of 4 GiB or more cannot be stored".to_owned()))
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(|error| Error::Other(format!("a thread could not be started: {error}")))
+}
