@@ -1,1 +1,23 @@
+//! How the engine talks to a plugin worker: a process of its own that runs foreign code and may do anything.
 //!
+//! * [`channel`] carries control frames over a Unix socket pair, with descriptors beside them.
+//! * [`ring`] carries bulk data through shared memory.
+//! * [`supervisor`] starts the worker, watches it, and clears away everything that it left behind.
+//! * [`inherited`] is the other side: how a worker picks up what it was started with.
+//!
+//! The frames themselves belong to the contracts (`adapters/*/protocol`); this crate knows none of them.
+
+pub mod channel;
+pub mod inherited;
+pub mod ring;
+
+pub use channel::{Channel, MAX_FRAME, Receiver, Sender};
+pub use inherited::{Inherited, inherited};
+pub use ring::{RingError, RingReader, RingWriter};
+
+/// Descriptor number of the control socket in a worker.
+pub const CONTROL_FD: i32 = 3;
+/// Descriptor number of the ring that a worker writes (backup data).
+pub const BACKUP_RING_FD: i32 = 4;
+/// Descriptor number of the ring that the host writes (restore data).
+pub const RESTORE_RING_FD: i32 = 5;
