@@ -1,0 +1,395 @@
+//! A backup: from its sources to a snapshot, and the verdict that the snapshot may claim.
+//!
+//! The order makes every moment safe: lock, index, contents and trees, index files, and only then the snapshot. A job
+//! that ends before the snapshot leaves nothing that anybody can see. May use: core, repository.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backstay_core::{Fatal, FileKind, Id, Job, MessageLevel, Source, Tally, Time, Verdict};
+use backstay_core::{End, SourceInfo};
+use backstay_repository::assemble::{Assembler, Misfit};
+use backstay_repository::error::Error;
+use backstay_repository::reader::Reader;
+use backstay_repository::repository::{Repository, SnapshotFilter};
+use backstay_repository::snapshot::{Snapshot, Summary};
+use backstay_repository::tree::Node;
+use backstay_repository::writer::{WriteOptions, Writer};
+
+use crate::filesystem::Names;
+use crate::ingest::{SourceIngest, SourceResult};
+use crate::ledger::{CONTENT_FILE, INTERNAL_DIRECTORY, LEDGER_FILE, LedgerHeader, LedgerWriter};
+use crate::tree::{Observer, TreeOptions, TreeReport, back_up_tree};
+
+/// The tag of a snapshot whose source did not reach its end.
+pub const PARTIAL_TAG: &str = "backstay-partial";
+
+/// Which snapshot unchanged files are taken from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ParentChoice {
+    /// The newest one of the same host and paths.
+    #[default]
+    Newest,
+    /// None: everything is read.
+    None,
+    /// This one: `latest`, an id or a prefix of one.
+    Named(String),
+}
+
+/// What a backup shall do.
+#[derive(Debug)]
+pub struct BackupOptions {
+    /// Roots of file trees.
+    pub paths: Vec<PathBuf>,
+    /// How trees are walked.
+    pub tree: TreeOptions,
+    /// Name of this host in the snapshot.
+    pub host: String,
+    /// Name of the user in the snapshot.
+    pub username: String,
+    /// Tags of the snapshot.
+    pub tags: Vec<String>,
+    /// Time of the snapshot.
+    pub time: Time,
+    /// Which snapshot unchanged files are taken from.
+    pub parent: ParentChoice,
+    /// Write no snapshot if its tree equals the parent's.
+    pub skip_if_unchanged: bool,
+    /// Compute everything, store nothing.
+    pub dry_run: bool,
+    /// Keep a snapshot of a source that did not reach its end, tagged [`PARTIAL_TAG`].
+    pub save_partial: bool,
+    /// How long to wait for somebody else's lock.
+    pub retry_lock: Option<Duration>,
+    /// How blobs are written.
+    pub write: WriteOptions,
+}
+
+/// What a backup came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackupReport {
+    /// The snapshot, unless none was written.
+    pub snapshot: Option<Id>,
+    /// Its root tree, unless the job ended before it.
+    pub tree: Option<Id>,
+    /// The parent that unchanged files were taken from.
+    pub parent: Option<Id>,
+    /// What the snapshot may claim.
+    pub verdict: Verdict,
+    /// How many entries ended how, over all sources.
+    pub tally: Tally,
+    /// restic's figures.
+    pub summary: Summary,
+}
+
+/// Backs up the trees of `options.paths` and everything that `sources` push.
+///
+/// # Errors
+/// The repository's or the store's error, a source that could not start, or a job without anything to back up. No
+/// snapshot was written then.
+pub fn backup(
+    repository: &Arc<Repository>,
+    options: &BackupOptions,
+    sources: &mut [Box<dyn Source>],
+    job: &dyn Job,
+    observer: &dyn Observer,
+) -> Result<BackupReport, Error> {
+    let result = run(repository, options, sources, job, observer);
+    let verdict = match &result {
+        Ok(report) => report.verdict.clone(),
+        Err(error) => Verdict::Partial(error.to_string()),
+    };
+    for source in sources {
+        source.finish(&verdict);
+    }
+    result
+}
+
+/// The highest job number that the repository's snapshots carry, 0 for none.
+#[must_use]
+pub fn highest_job_id(snapshots: &[(Id, Snapshot)]) -> u32 {
+    snapshots.iter().filter_map(|(_, snapshot)| snapshot.backstay_job).max().unwrap_or(0)
+}
+
+fn run(
+    repository: &Arc<Repository>,
+    options: &BackupOptions,
+    sources: &mut [Box<dyn Source>],
+    job: &dyn Job,
+    observer: &dyn Observer,
+) -> Result<BackupReport, Error> {
+    if options.paths.is_empty() && sources.is_empty() {
+        return Err(Error::Other("nothing to back up: name a path, a plugin, --stdin or a command".to_owned()));
+    }
+    let started = now();
+    let lock = if options.dry_run { None } else { Some(repository.lock(false, options.retry_lock)?) };
+    let infos: Vec<SourceInfo> = sources.iter().map(|source| source.info()).collect();
+    let paths = snapshot_paths(options, &infos)?;
+    let parent = find_parent(repository, options, &paths)?;
+    let index = Arc::new(repository.load_index()?);
+    let write = WriteOptions { dry_run: options.dry_run, ..options.write.clone() };
+    let writer = Writer::new(Arc::clone(repository), Arc::clone(&index), write)?;
+    let mut assembler = Assembler::new();
+    let mut tally = Tally::default();
+    let mut tree_report = TreeReport::default();
+    let mut stopped = None;
+
+    if !options.paths.is_empty() {
+        let from = parent.as_ref().map(|(_, snapshot)| {
+            (Arc::new(Reader::new(Arc::clone(repository), Arc::clone(&index))), snapshot.tree)
+        });
+        let result = back_up_tree(&writer, from, &options.paths, &options.tree, job, observer).map_err(fatal)?;
+        for (path, node) in result.nodes {
+            assembler.add(&path, node)?;
+        }
+        tally.add(&result.report.tally);
+        if result.report.stopped {
+            stopped = Some(interrupted(job));
+        }
+        tree_report = result.report;
+    }
+
+    let mut names = Names::default();
+    let mut results = Vec::new();
+    for (source, info) in sources.iter_mut().zip(&infos) {
+        if stopped.is_some() {
+            break;
+        }
+        let ledger = match info.adapter {
+            Some(adapter) => Some(LedgerWriter::new(
+                writer.content(),
+                LedgerHeader {
+                    source: info.name.clone(),
+                    adapter: adapter.to_owned(),
+                    definitions: info.definitions.clone(),
+                    job_id: job.id(),
+                },
+            )?),
+            None => None,
+        };
+        let mut ingest = SourceIngest::new(&writer, &mut assembler, job, observer, &mut names, ledger);
+        let end = source.run(job, &mut ingest);
+        let result = ingest.finish()?;
+        tally.add(&result.tally);
+        match end.map_err(fatal)? {
+            End::Whole => {}
+            End::Stopped(reason) => stopped = Some(reason),
+        }
+        results.push((info, result));
+    }
+
+    debug_assert!(tally.balances(), "every announced entry ends in one state: {tally:?}");
+    let mut summary = summarise(&tree_report, &results);
+    let verdict = match stopped {
+        Some(reason) => Verdict::Partial(reason),
+        None if tally.failed > 0 || tally.lost > 0 || !tally.balances() => Verdict::WithErrors,
+        None => Verdict::Complete,
+    };
+    let mut report = BackupReport {
+        snapshot: None,
+        tree: None,
+        parent: parent.as_ref().map(|(id, _)| *id),
+        verdict,
+        tally,
+        summary: summary.clone(),
+    };
+    let partial = matches!(report.verdict, Verdict::Partial(_));
+    if partial && !options.save_partial {
+        return Ok(report);
+    }
+    let started_at = options.time;
+    let root = assembler.finish(&writer, |misfits| internal(&writer, results, misfits, started_at, job))?;
+    report.tree = Some(root);
+    let stats = writer.finish()?;
+    summary.data_blobs = stats.data_blobs;
+    summary.tree_blobs = stats.tree_blobs;
+    summary.data_added = stats.added;
+    summary.data_added_packed = stats.added_packed;
+    summary.backup_start = started;
+    summary.backup_end = now();
+    report.summary = summary.clone();
+    let same = parent.as_ref().is_some_and(|(_, snapshot)| snapshot.tree == root);
+    if options.dry_run || (options.skip_if_unchanged && same) {
+        return Ok(report);
+    }
+    if let Some(lock) = &lock {
+        lock.check()?;
+    }
+    let mut tags = options.tags.clone();
+    if partial {
+        tags.push(PARTIAL_TAG.to_owned());
+    }
+    let snapshot = Snapshot {
+        time: options.time,
+        parent: parent.map(|(id, _)| id),
+        tree: root,
+        paths,
+        hostname: options.host.clone(),
+        username: options.username.clone(),
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+        excludes: options.tree.excludes.clone(),
+        tags,
+        program_version: concat!("backstay ", env!("CARGO_PKG_VERSION")).to_owned(),
+        summary: Some(summary),
+        backstay_job: (job.id() > 0).then(|| job.id()),
+        ..Snapshot::default()
+    };
+    report.snapshot = Some(repository.save_snapshot(&snapshot)?);
+    Ok(report)
+}
+
+fn fatal(error: Fatal) -> Error {
+    Error::Other(error.0)
+}
+
+fn interrupted(job: &dyn Job) -> String {
+    use backstay_core::CancelReason::{Failed, Interrupted, TimeLimit};
+    match job.cancelled() {
+        Some(TimeLimit(limit)) => format!("the time limit {limit} has passed"),
+        Some(Failed(reason)) => reason,
+        Some(Interrupted) | None => "the job was interrupted".to_owned(),
+    }
+}
+
+/// The time now.
+#[must_use]
+pub fn now() -> Time {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Time { seconds: i64::try_from(since.as_secs()).unwrap_or(0), nanoseconds: since.subsec_nanos() }
+}
+
+fn snapshot_paths(options: &BackupOptions, infos: &[SourceInfo]) -> Result<Vec<String>, Error> {
+    let mut paths = Vec::new();
+    for path in &options.paths {
+        let path = std::path::absolute(path)
+            .map_err(|error| Error::Other(format!("{} is no path to back up: {error}", path.display())))?;
+        paths.push(crate::tree::clean(&path).to_string_lossy().into_owned());
+    }
+    paths.extend(infos.iter().map(|info| info.path.clone()));
+    paths.sort();
+    paths.dedup();
+    Ok(paths)
+}
+
+fn find_parent(
+    repository: &Repository,
+    options: &BackupOptions,
+    paths: &[String],
+) -> Result<Option<(Id, Snapshot)>, Error> {
+    match &options.parent {
+        ParentChoice::None => Ok(None),
+        ParentChoice::Named(name) => repository.snapshot(name, &SnapshotFilter::default()).map(Some),
+        ParentChoice::Newest => {
+            let mut wanted = paths.to_vec();
+            wanted.sort();
+            Ok(repository.snapshots()?.into_iter().rev().find(|(_, snapshot)| {
+                let mut have = snapshot.paths.clone();
+                have.sort();
+                snapshot.hostname == options.host
+                    && have == wanted
+                    && snapshot.time <= options.time
+                    && !snapshot.tags.iter().any(|tag| tag == PARTIAL_TAG)
+            }))
+        }
+    }
+}
+
+fn summarise(tree: &TreeReport, results: &[(&SourceInfo, SourceResult)]) -> Summary {
+    let mut summary = Summary {
+        files_new: tree.files_new,
+        files_changed: tree.files_changed,
+        files_unmodified: tree.files_unmodified,
+        dirs_new: tree.dirs_new,
+        dirs_changed: tree.dirs_changed,
+        dirs_unmodified: tree.dirs_unmodified,
+        total_files_processed: tree.files_new + tree.files_changed + tree.files_unmodified,
+        total_bytes_processed: tree.bytes,
+        ..Summary::default()
+    };
+    for (_, result) in results {
+        summary.files_new += result.tally.saved;
+        summary.total_files_processed += result.tally.saved;
+        summary.total_bytes_processed += result.bytes;
+    }
+    summary
+}
+
+/// The folder `/.backstay`: a folder for each source that has a ledger. Readable by its owner only, since definitions
+/// can hold passwords.
+fn internal(
+    writer: &Arc<Writer>,
+    results: Vec<(&SourceInfo, SourceResult)>,
+    misfits: Vec<Misfit>,
+    time: Time,
+    job: &dyn Job,
+) -> Result<Option<Node>, Error> {
+    for misfit in &misfits {
+        let path = String::from_utf8_lossy(&misfit.path);
+        let text = format!("{path} is not in the snapshot's view: {}", misfit.reason);
+        job.message(MessageLevel::Warning, "view", &text);
+    }
+    let mut astray: Vec<Id> = misfits.into_iter().flat_map(|misfit| misfit.content).collect();
+    let mut folders = Vec::new();
+    for (info, result) in results {
+        let Some(ledger) = result.ledger else { continue };
+        let mut files = vec![private_file(LEDGER_FILE, ledger.ids, ledger.size, time)];
+        let mut kept = result.unseen;
+        kept.append(&mut astray);
+        if !kept.is_empty() {
+            kept.sort_unstable();
+            kept.dedup();
+            files.push(private_file(CONTENT_FILE, kept, 0, time));
+        }
+        let subtree = writer.save_tree(&files)?;
+        folders.push(private_directory(&info.name, subtree, time));
+    }
+    if folders.is_empty() {
+        return match astray.first() {
+            None => Ok(None),
+            Some(_) => Err(Error::Other("two sources gave the same path: nothing was saved".to_owned())),
+        };
+    }
+    let subtree = writer.save_tree(&folders)?;
+    Ok(Some(private_directory(INTERNAL_DIRECTORY, subtree, time)))
+}
+
+fn private(kind: FileKind, name: &str, mode: u32, time: Time) -> Node {
+    let mut node = Node::new(kind);
+    node.name = name.as_bytes().to_vec();
+    node.mode = Node::go_mode_from_unix(mode);
+    node.mtime = time;
+    node.atime = time;
+    node.ctime = time;
+    node.uid = rustix::process::getuid().as_raw();
+    node.gid = rustix::process::getgid().as_raw();
+    node
+}
+
+fn private_directory(name: &str, subtree: Id, time: Time) -> Node {
+    let mut node = private(FileKind::Directory, name, 0o040_700, time);
+    node.subtree = Some(subtree);
+    node
+}
+
+fn private_file(name: &str, ids: Vec<Id>, size: u64, time: Time) -> Node {
+    let mut node = private(FileKind::File, name, 0o100_600, time);
+    node.links = 1;
+    node.size = size;
+    node.content = Some(ids);
+    node
+}
+
+
+impl BackupReport {
+    /// Whether anything was written that a user may rely on.
+    #[must_use]
+    pub fn exit_status(&self) -> i32 {
+        match self.verdict {
+            Verdict::Complete => 0,
+            Verdict::WithErrors => 3,
+            Verdict::Partial(_) => 1,
+        }
+    }
+}

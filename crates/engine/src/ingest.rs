@@ -1,0 +1,381 @@
+//! What one source writes into: contents go to the writer, entries to the ledger and to the view.
+//!
+//! Entries end in the order in which they were announced, but their chunks are computed meanwhile by the writer's threads:
+//! finished entries wait in a short queue. The view holds whatever fits a tree of files; the contents of the rest are
+//! named once more beside the ledger, so that nothing a ledger names can be pruned. May use: core, repository.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use backstay_core::{
+    Attr, CancelReason, Data, DataError, Entry, EntryError, FileKind, Id, Ingest, Job, Outcome, Stop, Tally, Want,
+};
+use backstay_repository::assemble::Assembler;
+use backstay_repository::error::Error;
+use backstay_repository::stream::{Content, ContentWriter, PendingContent};
+use backstay_repository::tree::Node;
+use backstay_repository::writer::Writer;
+
+use crate::filesystem::Names;
+use crate::ledger::{LedgerEntry, LedgerWriter};
+use crate::tree::{Change, Observer};
+
+/// Entries whose chunks may still be on their way.
+const MOST_PENDING: usize = 512;
+/// Bytes read from a descriptor before the job is asked whether it was cancelled.
+const SLICE: u64 = 4 << 20;
+
+/// One source's way into the snapshot.
+pub(crate) struct SourceIngest<'a> {
+    writer: &'a Arc<Writer>,
+    assembler: &'a mut Assembler,
+    job: &'a dyn Job,
+    observer: &'a dyn Observer,
+    names: &'a mut Names,
+    ledger: Option<LedgerWriter>,
+    open: Option<Open>,
+    pending: VecDeque<Pending>,
+    /// Contents of files with several names, by the name that carries them.
+    linked: HashMap<Vec<u8>, (Vec<Id>, u64)>,
+    /// Blobs that no node of the view holds.
+    unseen: Vec<Id>,
+    tally: Tally,
+    bytes: u64,
+    error: Option<Error>,
+}
+
+struct Open {
+    entry: Entry,
+    content: Option<ContentWriter>,
+    attrs: Vec<Attr>,
+}
+
+struct Pending {
+    entry: Entry,
+    attrs: Vec<Attr>,
+    content: Option<PendingContent>,
+}
+
+/// What one source left behind.
+pub(crate) struct SourceResult {
+    pub(crate) tally: Tally,
+    pub(crate) bytes: u64,
+    pub(crate) ledger: Option<Content>,
+    pub(crate) unseen: Vec<Id>,
+}
+
+impl<'a> SourceIngest<'a> {
+    pub(crate) fn new(
+        writer: &'a Arc<Writer>,
+        assembler: &'a mut Assembler,
+        job: &'a dyn Job,
+        observer: &'a dyn Observer,
+        names: &'a mut Names,
+        ledger: Option<LedgerWriter>,
+    ) -> Self {
+        Self {
+            writer,
+            assembler,
+            job,
+            observer,
+            names,
+            ledger,
+            open: None,
+            pending: VecDeque::new(),
+            linked: HashMap::new(),
+            unseen: Vec::new(),
+            tally: Tally::default(),
+            bytes: 0,
+            error: None,
+        }
+    }
+
+    /// Waits for the last chunks and ends the ledger.
+    pub(crate) fn finish(mut self) -> Result<SourceResult, Error> {
+        self.close_open_as_lost();
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        while let Some(pending) = self.pending.pop_front() {
+            self.settle(pending)?;
+        }
+        let ledger = self.ledger.take().map(LedgerWriter::finish).transpose()?;
+        Ok(SourceResult { tally: self.tally, bytes: self.bytes, ledger, unseen: self.unseen })
+    }
+
+    fn stopped(&mut self, error: Error) -> Stop {
+        let stop = Stop(error.to_string());
+        self.error.get_or_insert(error);
+        stop
+    }
+
+    fn check(&mut self) -> Result<(), Stop> {
+        if let Some(error) = &self.error {
+            return Err(Stop(error.to_string()));
+        }
+        match self.job.cancelled() {
+            None => Ok(()),
+            Some(CancelReason::Interrupted) => Err(Stop("the job was interrupted".to_owned())),
+            Some(CancelReason::TimeLimit(limit)) => Err(Stop(format!("the time limit {limit} has passed"))),
+            Some(CancelReason::Failed(reason)) => Err(Stop(reason)),
+        }
+    }
+
+    fn count(&mut self, entry: &Entry, outcome: &Outcome, size: u64) {
+        self.tally.count(outcome);
+        self.observer.entry(&entry.name, outcome, entry.kind, size, Change::New);
+    }
+
+    fn close_open_as_lost(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.count(&open.entry, &Outcome::Lost, 0);
+        }
+    }
+
+    /// Gives a finished entry its place in the ledger and in the view.
+    fn settle(&mut self, pending: Pending) -> Result<(), Error> {
+        let Pending { entry, attrs, content } = pending;
+        let content = content.map(PendingContent::wait).transpose()?.unwrap_or_default();
+        self.view(&entry, &attrs, &content)?;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.entry(LedgerEntry { entry, attrs, content: content.ids, size: content.size })?;
+        }
+        Ok(())
+    }
+
+    fn view(&mut self, entry: &Entry, attrs: &[Attr], content: &Content) -> Result<(), Error> {
+        let path = view_path(&entry.name);
+        let linked = if entry.hard_link {
+            self.linked.get(entry.link.as_slice()).cloned()
+        } else {
+            if entry.stat.links > 1 && entry.kind == FileKind::File {
+                self.linked.insert(entry.name.clone(), (content.ids.clone(), content.size));
+            }
+            None
+        };
+        let (ids, size) = match (entry.hard_link, linked) {
+            (false, _) => (content.ids.clone(), content.size),
+            (true, Some(first)) => first,
+            // Another name for something that the view does not have: the ledger alone knows it.
+            (true, None) => {
+                self.unseen.extend_from_slice(&content.ids);
+                return Ok(());
+            }
+        };
+        let Some(path) = path else {
+            self.unseen.extend_from_slice(&content.ids);
+            return Ok(());
+        };
+        if entry.kind != FileKind::File {
+            self.unseen.extend_from_slice(&content.ids);
+        }
+        let node = self.node(entry, attrs, ids, size);
+        self.assembler.add(&path, node)
+    }
+
+    fn node(&mut self, entry: &Entry, attrs: &[Attr], ids: Vec<Id>, size: u64) -> Node {
+        let stat = &entry.stat;
+        let mut node = Node::new(entry.kind);
+        let type_bits = match entry.kind {
+            FileKind::File => 0o100_000,
+            FileKind::Directory => 0o040_000,
+            FileKind::Symlink => 0o120_000,
+            FileKind::BlockDevice => 0o060_000,
+            FileKind::CharDevice => 0o020_000,
+            FileKind::Fifo => 0o010_000,
+            FileKind::Socket => 0o140_000,
+        };
+        node.mode = Node::go_mode_from_unix(stat.mode & 0o7777 | type_bits);
+        node.mtime = stat.mtime;
+        node.atime = stat.mtime;
+        node.ctime = stat.ctime;
+        node.uid = stat.uid;
+        node.gid = stat.gid;
+        node.user = self.names.user(stat.uid).to_owned();
+        node.group = self.names.group(stat.gid).to_owned();
+        node.inode = stat.inode;
+        node.device_id = stat.device_id;
+        match entry.kind {
+            FileKind::File => {
+                node.size = size;
+                node.links = stat.links;
+                node.content = Some(ids);
+            }
+            FileKind::Symlink => {
+                node.links = stat.links;
+                node.link_target.clone_from(&entry.link);
+            }
+            FileKind::BlockDevice | FileKind::CharDevice => {
+                node.links = stat.links;
+                node.device = stat.rdev;
+            }
+            FileKind::Directory | FileKind::Fifo | FileKind::Socket => {}
+        }
+        for attr in attrs {
+            if let Attr::Xattr { name, value } = attr
+                && let Some(name) = view_xattr_name(name)
+                && !node.xattrs.iter().any(|(have, _)| have == name)
+            {
+                node.xattrs.push((name.to_vec(), value.clone()));
+            }
+        }
+        node
+    }
+}
+
+impl Ingest for SourceIngest<'_> {
+    fn entry(&mut self, entry: Entry) -> Result<Want, Stop> {
+        self.close_open_as_lost();
+        self.check()?;
+        self.observer.current(&entry.name);
+        self.open = Some(Open { entry, content: None, attrs: Vec::new() });
+        Ok(Want::Data)
+    }
+
+    fn data(&mut self, data: Data<'_>) -> Result<u64, DataError> {
+        self.check().map_err(DataError::Stop)?;
+        let Some(open) = &mut self.open else {
+            return Err(DataError::Stop(Stop("the source sent data without an entry".to_owned())));
+        };
+        let content = open.content.get_or_insert_with(|| self.writer.content());
+        let before = content.size();
+        let taken = match data {
+            Data::Bytes(bytes) => content.write(bytes),
+            Data::Hole(length) => content.hole(length),
+            Data::Fd(fd) => loop {
+                match content.read_from(fd, Some(SLICE)) {
+                    Ok(Ok(count)) => {
+                        self.bytes += count;
+                        self.observer.bytes(count);
+                        if count < SLICE {
+                            break Ok(());
+                        }
+                        if self.job.cancelled().is_some() {
+                            break Err(Error::Other("the job was cancelled".to_owned()));
+                        }
+                    }
+                    Ok(Err(error)) => {
+                        let name = String::from_utf8_lossy(&open.entry.name);
+                        return Err(DataError::Read(EntryError::io(format_args!("read {name}"), &error)));
+                    }
+                    Err(error) => break Err(error),
+                }
+            },
+        };
+        let count = content.size() - before;
+        if !matches!(data, Data::Fd(_)) {
+            self.bytes += count;
+            self.observer.bytes(count);
+        }
+        match taken {
+            Ok(()) => Ok(count),
+            Err(error) if self.job.cancelled().is_some() => Err(DataError::Stop(Stop(error.to_string()))),
+            Err(error) => Err(DataError::Stop(self.stopped(error))),
+        }
+    }
+
+    fn attr(&mut self, attr: Attr) -> Result<(), Stop> {
+        match &mut self.open {
+            Some(open) => {
+                open.attrs.push(attr);
+                Ok(())
+            }
+            None => Err(Stop("the source sent an attribute without an entry".to_owned())),
+        }
+    }
+
+    fn end(&mut self, result: Result<(), EntryError>) -> Outcome {
+        let Some(Open { entry, content, attrs }) = self.open.take() else {
+            return Outcome::Failed(EntryError::new("the source ended an entry that it had not begun"));
+        };
+        if let Err(error) = result {
+            let outcome = Outcome::Failed(error);
+            self.count(&entry, &outcome, 0);
+            return outcome;
+        }
+        let size = content.as_ref().map_or(0, ContentWriter::size);
+        let content = match content.map(ContentWriter::finish_later).transpose() {
+            Ok(content) => content,
+            Err(error) => {
+                let outcome = Outcome::Failed(EntryError::new(self.stopped(error).0));
+                self.count(&entry, &outcome, 0);
+                return outcome;
+            }
+        };
+        let outcome = Outcome::Saved;
+        self.count(&entry, &outcome, size);
+        self.pending.push_back(Pending { entry, attrs, content });
+        while self.pending.len() > MOST_PENDING
+            || self.pending.front().is_some_and(|first| first.content.as_ref().is_none_or(PendingContent::ready))
+        {
+            let Some(first) = self.pending.pop_front() else { break };
+            if let Err(error) = self.settle(first) {
+                self.stopped(error);
+                break;
+            }
+        }
+        outcome
+    }
+
+    fn skipped(&mut self, name: &[u8], rule: &str) {
+        let outcome = Outcome::Skipped(rule.to_owned());
+        self.tally.count(&outcome);
+        self.observer.entry(name, &outcome, FileKind::File, 0, Change::New);
+    }
+
+    fn lost(&mut self, count: u64) {
+        self.close_open_as_lost();
+        self.tally.announced += count;
+        self.tally.lost += count;
+    }
+}
+
+/// Where an announced name stands in the view, without slashes at either end; none where no file system could have it.
+/// A virtual name without a leading slash stands below the root.
+fn view_path(name: &[u8]) -> Option<Vec<u8>> {
+    let mut path = Vec::with_capacity(name.len());
+    for component in name.split(|byte| *byte == b'/').filter(|component| !component.is_empty()) {
+        if component == b"." || component == b".." || component.contains(&0) || component.len() > 255 {
+            return None;
+        }
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(component);
+    }
+    let internal = path.split(|byte| *byte == b'/').next() == Some(crate::ledger::INTERNAL_DIRECTORY.as_bytes());
+    (!path.is_empty() && !internal).then_some(path)
+}
+
+/// The name under which a plugin's attribute can be set on a file system, none if it is opaque. Some plugins end the
+/// name with a NUL.
+fn view_xattr_name(name: &[u8]) -> Option<&[u8]> {
+    let name = name.strip_suffix(&[0]).unwrap_or(name);
+    let legal = [&b"user."[..], b"trusted.", b"security.", b"system."].iter().any(|space| name.starts_with(space));
+    (legal && name.len() <= 255 && !name.contains(&0)).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn virtual_names_stand_below_the_root() {
+        assert_eq!(view_path(b"@SQLITE/app.db/users.sql").unwrap(), b"@SQLITE/app.db/users.sql");
+        assert_eq!(view_path(b"/usr//share/doc/").unwrap(), b"usr/share/doc");
+    }
+
+    #[test]
+    fn names_that_no_file_system_has_stand_in_the_ledger_only() {
+        for name in [&b""[..], b"/", b"a/../b", b"./a", b"a\0b", b".backstay/x/ledger"] {
+            assert_eq!(view_path(name), None, "{}", String::from_utf8_lossy(name));
+        }
+        assert_eq!(view_path(&[b'x'; 300]), None);
+    }
+
+    #[test]
+    fn only_attributes_of_a_known_name_space_are_shown_in_the_view() {
+        assert_eq!(view_xattr_name(b"user.comment\0"), Some(&b"user.comment"[..]));
+        assert_eq!(view_xattr_name(b"comment"), None);
+    }
+}
