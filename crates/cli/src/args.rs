@@ -1,0 +1,129 @@
+//! The global options, and option groups that several commands share.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser};
+
+use crate::commands::Command;
+use crate::format;
+
+const AFTER_HELP: &str = "\
+Exit status: 0 all went well; 1 fatal error; 3 a snapshot was made (or a restore ran) with errors;
+10 no repository; 11 the repository is locked; 12 wrong password; 130 interrupted.";
+
+/// Backs up file trees, streams and Bareos plugins into one deduplicating, compressed, encrypted repository in
+/// restic's format, and brings them back.
+#[derive(Debug, Parser)]
+#[command(
+    name = "backstay",
+    bin_name = "backstay",
+    version,
+    after_help = AFTER_HELP,
+    max_term_width = 100,
+    disable_help_subcommand = false,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: GlobalOptions,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalOptions {
+    /// The folder of the repository [env: BACKSTAY_REPOSITORY, else RESTIC_REPOSITORY]
+    #[arg(short, long, global = true, value_name = "PATH")]
+    pub repo: Option<String>,
+    /// A file that holds the repository's path [env: BACKSTAY_REPOSITORY_FILE, else RESTIC_REPOSITORY_FILE]
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "repo")]
+    pub repository_file: Option<PathBuf>,
+    /// A file that holds the password [env: BACKSTAY_PASSWORD_FILE, else RESTIC_PASSWORD_FILE]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// A command that prints the password [env: BACKSTAY_PASSWORD_COMMAND, else RESTIC_PASSWORD_COMMAND]
+    #[arg(long, global = true, value_name = "COMMAND", conflicts_with = "password_file")]
+    pub password_command: Option<String>,
+    /// The key to try first [env: BACKSTAY_KEY_HINT, else RESTIC_KEY_HINT]
+    #[arg(long, global = true, value_name = "ID")]
+    pub key_hint: Option<String>,
+    /// Take no lock (reading commands only)
+    #[arg(long, global = true)]
+    pub no_lock: bool,
+    /// Wait this long for a lock that somebody else holds, e.g. 5m
+    #[arg(long, global = true, value_name = "DURATION", value_parser = format::parse_duration)]
+    pub retry_lock: Option<Duration>,
+    /// Results and errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more; give it twice to see each file
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// One JSON object a line instead of words
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No colours [env: NO_COLOR]
+    #[arg(long, global = true)]
+    pub no_color: bool,
+}
+
+/// Which snapshots are meant, where `latest` or none is named.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SnapshotFilterOptions {
+    /// Only snapshots of this host (repeatable: any of them)
+    #[arg(short = 'H', long = "host", value_name = "HOST")]
+    pub hosts: Vec<String>,
+    /// Only snapshots with all of these tags, separated by commas (repeatable: any of the lists)
+    #[arg(long = "tag", value_name = "TAG[,TAG]")]
+    pub tags: Vec<String>,
+    /// Only snapshots that hold this path (repeatable: all of them)
+    #[arg(long = "path", value_name = "PATH")]
+    pub paths: Vec<String>,
+}
+
+/// Which entries are meant.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PatternOptions {
+    /// Take only what matches this pattern, and what is below it (repeatable)
+    #[arg(short, long, value_name = "PATTERN")]
+    pub include: Vec<String>,
+    /// The same, upper and lower case alike (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub iinclude: Vec<String>,
+    /// Leave out what matches this pattern (repeatable)
+    #[arg(short, long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// The same, upper and lower case alike (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub iexclude: Vec<String>,
+}
+
+/// How plugins run.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Plugins")]
+pub struct PluginOptions {
+    /// The job's name as plugins see it
+    #[arg(long, value_name = "NAME", default_value = "backstay")]
+    pub job_name: String,
+    /// The client's name as plugins see it [default: the host's name, with "-fd"]
+    #[arg(long, value_name = "NAME")]
+    pub client: Option<String>,
+    /// The working folder as plugins see it [default: a new one below the folder for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub working_dir: Option<PathBuf>,
+    /// How long one call into a plugin may take before its worker is ended [default: no limit]
+    #[arg(long, value_name = "DURATION", value_parser = format::parse_duration)]
+    pub plugin_timeout: Option<Duration>,
+    /// How long a plugin has to end in good order after a cancel
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = format::parse_duration)]
+    pub cancel_grace: Duration,
+    /// The Python interpreter, or the folder of a virtual environment, that plugins run in
+    #[arg(long, value_name = "PATH", default_value = "/usr/bin/python3")]
+    pub python: PathBuf,
+}

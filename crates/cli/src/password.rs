@@ -1,0 +1,217 @@
+//! Where the password comes from: options, then `BACKSTAY_*`, then `RESTIC_*`, then a prompt. It never stands in an
+//! argument, a log or an error.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+
+use crate::args::GlobalOptions;
+use crate::failure::Failure;
+use crate::location::variable;
+
+/// A password; it does not print itself.
+pub struct Password(Vec<u8>);
+
+impl Password {
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password")
+    }
+}
+
+/// The password of the repository. `new` is true where it opens nothing yet: then a prompt asks twice.
+///
+/// # Errors
+/// [`Failure::Fatal`] when a source that was named cannot be read, or gives nothing, or there is no terminal to ask on.
+pub fn password(options: &GlobalOptions, new: bool) -> Result<Password, Failure> {
+    let password = match named(options)? {
+        Some(password) => password,
+        None => prompt(new)?,
+    };
+    if password.0.is_empty() {
+        return Err(Failure::fatal("the password is empty"));
+    }
+    Ok(password)
+}
+
+fn named(options: &GlobalOptions) -> Result<Option<Password>, Failure> {
+    if let Some(file) = &options.password_file {
+        return from_file(file).map(Some);
+    }
+    if let Some(command) = &options.password_command {
+        return from_command(command, "--password-command").map(Some);
+    }
+    if let Some(text) = variable("BACKSTAY_PASSWORD")? {
+        return Ok(Some(Password(text.into_bytes())));
+    }
+    if let Some(file) = variable("BACKSTAY_PASSWORD_FILE")? {
+        return from_file(Path::new(&file)).map(Some);
+    }
+    if let Some(command) = variable("BACKSTAY_PASSWORD_COMMAND")? {
+        return from_command(&command, "BACKSTAY_PASSWORD_COMMAND").map(Some);
+    }
+    // restic's own order: a file or a command goes before the plain text, and both at once are a contradiction.
+    let (file, command) = (variable("RESTIC_PASSWORD_FILE")?, variable("RESTIC_PASSWORD_COMMAND")?);
+    match (file, command) {
+        (Some(_), Some(_)) => Err(Failure::fatal(
+            "RESTIC_PASSWORD_FILE and RESTIC_PASSWORD_COMMAND are both set: keep one of them, or use --password-file",
+        )),
+        (Some(file), None) => from_file(Path::new(&file)).map(Some),
+        (None, Some(command)) => from_command(&command, "RESTIC_PASSWORD_COMMAND").map(Some),
+        (None, None) => Ok(variable("RESTIC_PASSWORD")?.map(|text| Password(text.into_bytes()))),
+    }
+}
+
+/// restic trims files and the output of commands on both sides; the same file has to open the same repository here.
+fn trimmed(bytes: &[u8]) -> Password {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Password(text.trim().as_bytes().to_vec()),
+        Err(_) => Password(bytes.trim_ascii().to_vec()),
+    }
+}
+
+fn from_file(file: &Path) -> Result<Password, Failure> {
+    let bytes = std::fs::read(file)
+        .map_err(|error| Failure::fatal(format!("cannot read the password file {}: {error}", file.display())))?;
+    let password = trimmed(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes));
+    if password.0.is_empty() {
+        return Err(Failure::fatal(format!("the password file {} is empty", file.display())));
+    }
+    Ok(password)
+}
+
+/// Runs the command without a shell, as restic does; `origin` names the option or variable in errors, never its text:
+/// a command line can hold a secret.
+fn from_command(text: &str, origin: &str) -> Result<Password, Failure> {
+    let words = split(text).map_err(|reason| Failure::fatal(format!("{origin}: {reason}")))?;
+    let Some((program, arguments)) = words.split_first() else {
+        return Err(Failure::fatal(format!("{origin} is empty")));
+    };
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::inherit())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| Failure::fatal(format!("{origin}: cannot run {program}: {error}")))?;
+    if !output.status.success() {
+        return Err(Failure::fatal(format!("{origin}: {program} ended with {}", output.status)));
+    }
+    let password = trimmed(&output.stdout);
+    if password.0.is_empty() {
+        return Err(Failure::fatal(format!("{origin}: {program} printed no password")));
+    }
+    Ok(password)
+}
+
+/// Splits a command line into words: quotes of both kinds, a backslash before one character; nothing else is special.
+fn split(text: &str) -> Result<Vec<String>, &'static str> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote: Option<char> = None;
+    let mut characters = text.chars();
+    while let Some(c) = characters.next() {
+        match (quote, c) {
+            (Some(open), _) if c == open => quote = None,
+            (Some('"') | None, '\\') => {
+                let next = characters.next().ok_or("the command ends with a backslash")?;
+                word.get_or_insert_default().push(next);
+            }
+            (Some(_), _) => word.get_or_insert_default().push(c),
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, _) if c.is_whitespace() => words.extend(word.take()),
+            (None, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    if quote.is_some() {
+        return Err("a quote is not closed");
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+fn prompt(new: bool) -> Result<Password, Failure> {
+    const NONE: &str = "no password: use --password-file, --password-command or the variable BACKSTAY_PASSWORD";
+    let mut terminal = File::options().read(true).write(true).open("/dev/tty").map_err(|_| Failure::fatal(NONE))?;
+    let ask = |terminal: &mut File, question: &str| {
+        ask(terminal, question).map_err(|error| Failure::fatal(format!("cannot read a password from the terminal: {error}")))
+    };
+    let first = ask(&mut terminal, if new { "Password for the new repository: " } else { "Password of the repository: " })?;
+    if new && ask(&mut terminal, "The same password again: ")?.0 != first.0 {
+        return Err(Failure::fatal("the two passwords differ: nothing was done"));
+    }
+    Ok(first)
+}
+
+/// The terminal's modes while its echo is off: the thread that waits for signals puts them back before it ends us.
+static SILENCED: Mutex<Option<(File, Termios)>> = Mutex::new(None);
+
+/// Switches the terminal's echo on again, where a prompt switched it off.
+pub(crate) fn restore_terminal() -> std::io::Result<()> {
+    if let Some((terminal, modes)) = SILENCED.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        tcsetattr(&terminal, OptionalActions::Flush, &modes)?;
+    }
+    Ok(())
+}
+
+/// Asks one question with the terminal's echo switched off, and switches it on again whatever happened.
+fn ask(terminal: &mut File, question: &str) -> std::io::Result<Password> {
+    let before = tcgetattr(&*terminal)?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    silent.local_modes.insert(LocalModes::ICANON | LocalModes::ISIG);
+    terminal.write_all(question.as_bytes())?;
+    let again = terminal.try_clone()?;
+    *SILENCED.lock().unwrap_or_else(PoisonError::into_inner) = Some((again, before));
+    tcsetattr(&*terminal, OptionalActions::Flush, &silent)?;
+    let answer = line(terminal);
+    let restored = restore_terminal();
+    terminal.write_all(b"\n")?;
+    restored?;
+    answer
+}
+
+fn line(terminal: &mut File) -> std::io::Result<Password> {
+    let mut text = Vec::new();
+    let mut byte = [0];
+    while terminal.read(&mut byte)? == 1 && byte[0] != b'\n' {
+        text.push(byte[0]);
+    }
+    if text.last() == Some(&b'\r') {
+        text.pop();
+    }
+    Ok(Password(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_splits_into_words() {
+        assert_eq!(split("pass show  'my backup'").unwrap(), ["pass", "show", "my backup"]);
+        assert_eq!(split(r#"a "b \" c" d\ e '' "#).unwrap(), ["a", "b \" c", "d e", ""]);
+        assert_eq!(split(r"'a\b'").unwrap(), [r"a\b"]);
+        assert!(split("a 'b").is_err());
+        assert!(split("a\\").is_err());
+    }
+
+    #[test]
+    fn a_password_does_not_print_itself() {
+        assert_eq!(format!("{:?}", trimmed(b"secret\n")), "Password");
+        assert_eq!(trimmed(b" s \r\n").bytes(), b"s");
+    }
+}

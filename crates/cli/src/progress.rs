@@ -1,0 +1,330 @@
+//! How far a long command is: a bar on a terminal, a line now and then elsewhere, `status` objects with `--json`,
+//! nothing with `-q`.
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Map, Value};
+
+use crate::failure::one_line;
+use crate::format;
+use crate::output::Output;
+
+/// How often a terminal is redrawn.
+const REDRAW: Duration = Duration::from_millis(125);
+/// How often a `status` object is written.
+const OBJECT: Duration = Duration::from_secs(1);
+/// How often a line is written where there is no terminal.
+const LINE: Duration = Duration::from_secs(30);
+
+/// Which command it is: restic's names for what is counted differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// `files_done`, `bytes_done`.
+    Backup,
+    /// `files_restored`, `bytes_restored`.
+    Restore,
+    /// Packs and their bytes.
+    Check,
+}
+
+/// What was done so far. Every thread of the work counts here; one thread shows it.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Files (packs, for a check) that are done.
+    pub files: AtomicU64,
+    /// Bytes that are done.
+    pub bytes: AtomicU64,
+    /// Items that failed.
+    pub errors: AtomicU64,
+    /// Files expected; 0 while unknown.
+    pub total_files: AtomicU64,
+    /// Bytes expected; 0 while unknown.
+    pub total_bytes: AtomicU64,
+    /// What is being worked on.
+    current: Mutex<String>,
+}
+
+impl Counters {
+    /// Adds to what is done.
+    pub fn add(&self, files: u64, bytes: u64) {
+        self.files.fetch_add(files, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts a failed item.
+    pub fn error(&self) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says how much there is to do.
+    pub fn expect(&self, files: u64, bytes: u64) {
+        self.total_files.store(files, Ordering::Relaxed);
+        self.total_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Says what is being worked on; skipped when another thread is just saying it.
+    pub fn current(&self, path: &[u8]) {
+        if let Ok(mut current) = self.current.try_lock() {
+            current.clear();
+            current.push_str(&format::path(path));
+        }
+    }
+
+    fn current_text(&self) -> String {
+        lock(&self.current).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The thread that shows [`Counters`]; it stops when this is dropped.
+#[derive(Debug)]
+pub struct Progress {
+    counters: Arc<Counters>,
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+    output: Arc<Output>,
+}
+
+impl Progress {
+    /// Starts to show the progress of `work`.
+    #[must_use]
+    pub fn start(output: &Arc<Output>, work: Work) -> Self {
+        let counters = Arc::new(Counters::default());
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let wanted = output.json || !output.quiet;
+        let thread = wanted
+            .then(|| {
+                let (counters, stop, output) = (Arc::clone(&counters), Arc::clone(&stop), Arc::clone(output));
+                std::thread::Builder::new()
+                    .name("progress".to_owned())
+                    .spawn(move || show(&output, work, &counters, &stop))
+                    .ok()
+            })
+            .flatten();
+        Self { counters, stop, thread, output: Arc::clone(output) }
+    }
+
+    /// Where the work is counted.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Stops to show it and clears the bar.
+    pub fn finish(&mut self) {
+        *lock(&self.stop.0) = true;
+        self.stop.1.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        self.output.take_bar();
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+fn show(output: &Output, work: Work, counters: &Counters, stop: &(Mutex<bool>, Condvar)) {
+    let start = Instant::now();
+    let terminal = std::io::stderr().is_terminal();
+    let bar = (!output.json && terminal).then(|| {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        bar.set_style(style(false));
+        output.set_bar(&bar);
+        bar
+    });
+    let every = if output.json {
+        OBJECT
+    } else if terminal {
+        REDRAW
+    } else {
+        LINE
+    };
+    let mut known = false;
+    let mut stopped = lock(&stop.0);
+    while !*stopped {
+        stopped = stop.1.wait_timeout(stopped, every).unwrap_or_else(PoisonError::into_inner).0;
+        if *stopped {
+            break;
+        }
+        let state = State::of(counters, start);
+        if let Some(bar) = &bar {
+            if state.total_bytes > 0 {
+                if !known {
+                    bar.set_style(style(true));
+                    known = true;
+                }
+                bar.set_length(state.total_bytes.max(state.bytes));
+            }
+            bar.set_position(state.bytes);
+            bar.set_message(state.people(work, &counters.current_text()));
+        } else if output.json {
+            // Nobody to tell when standard output is gone: the work itself goes on.
+            let _ = output.object(&state.object(work, &counters.current_text()));
+            let _ = output.flush();
+        } else {
+            output.note(&state.line(work));
+        }
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+}
+
+fn style(known: bool) -> ProgressStyle {
+    let template = if known {
+        "[{elapsed}] {bar:24} {percent:>3}%  {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left  {wide_msg}"
+    } else {
+        "[{elapsed}] {spinner}  {binary_bytes}  {binary_bytes_per_sec}  {wide_msg}"
+    };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+}
+
+/// The counters at one moment.
+#[derive(Debug)]
+struct State {
+    elapsed: Duration,
+    files: u64,
+    bytes: u64,
+    errors: u64,
+    total_files: u64,
+    total_bytes: u64,
+}
+
+impl State {
+    fn of(counters: &Counters, start: Instant) -> Self {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Self {
+            elapsed: start.elapsed(),
+            files: get(&counters.files),
+            bytes: get(&counters.bytes),
+            errors: get(&counters.errors),
+            total_files: get(&counters.total_files),
+            total_bytes: get(&counters.total_bytes),
+        }
+    }
+
+    /// Bytes in a second, on average.
+    fn rate(&self) -> f64 {
+        self.bytes as f64 / self.elapsed.as_secs_f64().max(0.001)
+    }
+
+    fn fraction(&self) -> Option<f64> {
+        (self.total_bytes > 0).then(|| (self.bytes as f64 / self.total_bytes as f64).min(1.0))
+    }
+
+    fn left(&self) -> Option<Duration> {
+        let rate = self.rate();
+        (self.total_bytes > self.bytes && rate > 1.0)
+            .then(|| Duration::from_secs_f64(((self.total_bytes - self.bytes) as f64 / rate).min(1e9)))
+    }
+
+    fn people(&self, work: Work, current: &str) -> String {
+        let (one, many) = if work == Work::Check { ("pack", "packs") } else { ("file", "files") };
+        let mut text = format::count(self.files, one, many);
+        if self.errors > 0 {
+            text.push_str(&format!(", {}", format::count(self.errors, "error", "errors")));
+        }
+        if !current.is_empty() {
+            text.push_str("  ");
+            text.push_str(&one_line(current));
+        }
+        text
+    }
+
+    fn line(&self, work: Work) -> String {
+        let mut text = format!("[{}]", format::duration(self.elapsed));
+        if let Some(fraction) = self.fraction() {
+            text.push_str(&format!(" {:.1} %,", fraction * 100.0));
+        }
+        text.push_str(&format!(
+            " {}, {}, {}/s",
+            self.people(work, ""),
+            format::bytes(self.bytes),
+            format::bytes(self.rate() as u64)
+        ));
+        if let Some(left) = self.left() {
+            text.push_str(&format!(", {} left", format::duration(left)));
+        }
+        text
+    }
+
+    /// restic's `status` object; numbers that are zero are left out, as restic does, but never `percent_done`.
+    fn object(&self, work: Work, current: &str) -> Value {
+        let mut object = Map::new();
+        let (files, bytes) = match work {
+            Work::Backup => ("files_done", "bytes_done"),
+            Work::Restore => ("files_restored", "bytes_restored"),
+            Work::Check => ("packs_done", "bytes_done"),
+        };
+        let total_files = if work == Work::Check { "total_packs" } else { "total_files" };
+        object.insert("message_type".to_owned(), "status".into());
+        object.insert("percent_done".to_owned(), self.fraction().unwrap_or(0.0).into());
+        for (name, number) in [
+            ("seconds_elapsed", self.elapsed.as_secs()),
+            ("seconds_remaining", self.left().map_or(0, |left| left.as_secs())),
+            (total_files, self.total_files),
+            (files, self.files),
+            ("total_bytes", self.total_bytes),
+            (bytes, self.bytes),
+            ("error_count", self.errors),
+        ] {
+            if number > 0 {
+                object.insert(name.to_owned(), number.into());
+            }
+        }
+        if !current.is_empty() {
+            object.insert("current_files".to_owned(), vec![current].into());
+        }
+        Value::Object(object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn half() -> State {
+        State {
+            elapsed: Duration::from_secs(10),
+            files: 3,
+            bytes: 1 << 20,
+            errors: 1,
+            total_files: 6,
+            total_bytes: 2 << 20,
+        }
+    }
+
+    #[test]
+    fn a_line_says_how_far_how_fast_and_how_long() {
+        assert_eq!(
+            half().line(Work::Backup),
+            "[0:10] 50.0 %, 3 files, 1 error, 1.000 MiB, 102.400 KiB/s, 0:10 left"
+        );
+    }
+
+    #[test]
+    fn a_status_object_has_restics_names() {
+        let object = half().object(Work::Backup, "/a");
+        let keys: Vec<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
+        for key in [
+            "message_type", "percent_done", "seconds_elapsed", "seconds_remaining", "total_files", "files_done",
+            "total_bytes", "bytes_done", "error_count", "current_files",
+        ] {
+            assert!(keys.contains(&key), "{key}");
+        }
+        assert_eq!(object["percent_done"], 0.5);
+        assert!(half().object(Work::Restore, "").get("bytes_restored").is_some());
+    }
+}

@@ -1,0 +1,106 @@
+//! What every command that works on a repository starts with: its place, its password, its lock.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use backstay_core::Store;
+use backstay_repository::error::Error;
+use backstay_repository::repository::Repository;
+use backstay_stores::LocalStore;
+
+use crate::args::GlobalOptions;
+use crate::failure::{Failure, chain};
+use crate::output::Output;
+use crate::{location, password, signals};
+
+/// The global options and where the words go.
+#[derive(Debug)]
+pub struct Session {
+    /// The options of every command.
+    pub global: GlobalOptions,
+    /// Where the words go.
+    pub output: Arc<Output>,
+}
+
+impl Session {
+    /// A session with these options.
+    #[must_use]
+    pub fn new(global: GlobalOptions, output: Output) -> Self {
+        Self { global, output: Arc::new(output) }
+    }
+
+    /// The folder of the repository.
+    ///
+    /// # Errors
+    /// [`Failure::Fatal`] when none is named, or it is not a local folder.
+    pub fn folder(&self) -> Result<PathBuf, Failure> {
+        location::repository(&self.global)
+    }
+
+    /// The store in the repository's folder.
+    ///
+    /// # Errors
+    /// As [`Session::folder`].
+    pub fn store(&self) -> Result<Arc<dyn Store>, Failure> {
+        Ok(Arc::new(LocalStore::new(self.folder()?)))
+    }
+
+    /// Opens the repository. That there is one at all is looked at before the password is asked for.
+    ///
+    /// # Errors
+    /// No repository, wrong password, or anything else that keeps it closed.
+    pub fn open(&self) -> Result<Arc<Repository>, Failure> {
+        let store = self.store()?;
+        if let Ok(None) = store.size(backstay_core::ObjectKind::Config, &backstay_core::Id::default()) {
+            return Err(Error::NoRepository { location: store.location() }.into());
+        }
+        let password = password::password(&self.global, false)?;
+        Ok(Arc::new(Repository::open(store, password.bytes())?))
+    }
+
+    /// Opens the repository for a command that only reads, with a shared lock unless `--no-lock` was given.
+    ///
+    /// # Errors
+    /// As [`Session::open`], and [`Failure::Locked`].
+    pub fn open_to_read(&self) -> Result<Arc<Repository>, Failure> {
+        self.open_and_lock(false)
+    }
+
+    /// The same with an exclusive lock.
+    ///
+    /// # Errors
+    /// As [`Session::open_to_read`].
+    pub fn open_alone(&self) -> Result<Arc<Repository>, Failure> {
+        self.open_and_lock(true)
+    }
+
+    fn open_and_lock(&self, exclusive: bool) -> Result<Arc<Repository>, Failure> {
+        let repository = self.open()?;
+        if !self.global.no_lock {
+            signals::keep(repository.lock(exclusive, self.global.retry_lock)?);
+        }
+        Ok(repository)
+    }
+
+    /// Refuses `--no-lock` for a command that writes.
+    ///
+    /// # Errors
+    /// [`Failure::Fatal`] when it was given.
+    pub fn needs_lock(&self, command: &str) -> Result<(), Failure> {
+        if self.global.no_lock {
+            return Err(Failure::fatal(format!("{command} writes into the repository: --no-lock is for commands that only read")));
+        }
+        Ok(())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::NoRepository { .. } => Self::NoRepository(chain(&error)),
+            Error::WrongPassword => Self::WrongPassword(chain(&error)),
+            Error::Locked(_) => Self::Locked(chain(&error)),
+            _ => Self::Fatal(chain(&error)),
+        }
+    }
+}
