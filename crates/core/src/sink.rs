@@ -54,12 +54,15 @@ pub trait Sink: Send {
     /// The attribute fails, the entry is counted as failed.
     fn attr(&mut self, entry: &Entry, attr: &Attr) -> Result<(), EntryError>;
 
-    /// The entry is done.
+    /// The entry is done. Returns what the sink found wrong with it only now: then it has failed.
     ///
     /// # Errors
     /// [`Fatal`] ends the restore.
-    fn end(&mut self, entry: &Entry) -> Result<(), Fatal>;
+    fn end(&mut self, entry: &Entry) -> Result<Option<EntryError>, Fatal>;
 
-    /// Told the verdict.
-    fn finish(&mut self, verdict: &Verdict);
+    /// No more entries: told the verdict so far.
+    ///
+    /// # Errors
+    /// [`Fatal`] when what follows the last entry failed: then the restore is not whole.
+    fn finish(&mut self, verdict: &Verdict) -> Result<(), Fatal>;
 }

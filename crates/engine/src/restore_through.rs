@@ -56,7 +56,7 @@ pub fn restore_through(
         if !wanted(&record.entry.name) {
             continue;
         }
-        let outcome = match one(reader, sink, &record) {
+        let mut outcome = match one(reader, sink, &record) {
             Ok(Some(count)) => {
                 bytes += count;
                 Outcome::Saved
@@ -65,6 +65,9 @@ pub fn restore_through(
             Err(error) => Outcome::Failed(error),
         };
         let end = sink.end(&record.entry);
+        if let (Ok(Some(error)), Outcome::Saved | Outcome::Skipped(_)) = (&end, &outcome) {
+            outcome = Outcome::Failed(error.clone());
+        }
         tally.count(&outcome);
         observer.entry(&record.entry.name, &outcome, record.size);
         if let Err(error) = end {
@@ -72,12 +75,14 @@ pub fn restore_through(
             break;
         }
     }
-    let verdict = match stopped {
+    let mut verdict = match stopped {
         Some(reason) => Verdict::Partial(reason),
         None if tally.failed > 0 => Verdict::WithErrors,
         None => Verdict::Complete,
     };
-    sink.finish(&verdict);
+    if let (Err(error), Verdict::Complete | Verdict::WithErrors) = (sink.finish(&verdict), &verdict) {
+        verdict = Verdict::Partial(error.0);
+    }
     Ok(ThroughReport { tally, bytes, verdict })
 }
 
