@@ -1,1 +1,32 @@
+//! The restic-format repository: writing, reading, restoring, checking.
 //!
+//! Every repository that is written here is one that restic verifies and restores; what restic and rustic wrote is
+//! read. Imports: core only; the store is whatever implements `backstay_core::Store`.
+
+pub mod assemble;
+pub mod chunker;
+pub mod config;
+pub mod container;
+pub mod crypto;
+pub mod error;
+pub mod gotext;
+pub mod index;
+pub mod keyfile;
+pub mod lock;
+pub mod pack;
+pub mod pattern;
+pub mod repository;
+pub mod snapshot;
+pub mod stream;
+pub mod tree;
+pub mod writer;
+
+pub use assemble::Assembler;
+pub use error::Error;
+pub use index::{Index, Location};
+pub use lock::Lock;
+pub use pack::{BlobKind, PackBlob};
+pub use repository::{InitOptions, OpenOptions, Repository};
+pub use snapshot::{Snapshot, SnapshotFilter, SnapshotTime, Summary};
+pub use tree::{Node, Tree};
+pub use writer::{WriteOptions, WriteStats, Writer};

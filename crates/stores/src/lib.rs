@@ -1,1 +1,7 @@
-//!
+//! Where repository objects live. Every store passes the behaviour suite in [`testing`].
+
+pub mod local;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use local::LocalStore;

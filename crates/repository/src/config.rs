@@ -1,0 +1,92 @@
+//! The `config` object: format version, the repository's own id, how files are cut (reference section 5).
+
+use backstay_core::{Id, ObjectKind};
+use serde::{Deserialize, Serialize};
+
+use crate::chunker::{ChunkerParams, is_irreducible, random_polynomial};
+use crate::crypto::{MasterKey, random};
+use crate::error::Error;
+use crate::gotext::to_json;
+
+/// The value of `backstay_chunker` in repositories that cut with FastCDC.
+const FAST_CDC: &str = "fastcdc";
+
+/// The repository's configuration. It is never compressed and has a fixed name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// Format version: 1 or 2.
+    pub version: u32,
+    /// A random number that belongs to the repository wherever it is moved.
+    pub id: Id,
+    /// The polynomial of restic's chunker, in hexadecimal digits. Always a valid one: restic tests it on opening.
+    pub chunker_polynomial: String,
+    /// `fastcdc` in a repository made by this program. restic and rustic ignore it, and drop it when they rewrite the
+    /// file: from then on the repository is cut as they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backstay_chunker: Option<String>,
+}
+
+impl Config {
+    /// The configuration of a new repository.
+    ///
+    /// # Errors
+    /// When the operating system gives no random bytes.
+    pub fn generate(fast_cdc: bool) -> Result<Self, Error> {
+        let no_random = |error: crate::crypto::RandomError| Error::Other(error.to_string());
+        let mut id = Id::default();
+        random(&mut id.0).map_err(no_random)?;
+        let polynomial = random_polynomial().map_err(no_random)?;
+        Ok(Self {
+            version: 2,
+            id,
+            chunker_polynomial: format!("{polynomial:x}"),
+            backstay_chunker: fast_cdc.then(|| FAST_CDC.to_owned()),
+        })
+    }
+
+    /// Reads the file's plain bytes.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedVersion`], or [`Error::Damaged`] when it is no configuration, or restic would refuse its
+    /// polynomial.
+    pub fn decode(json: &[u8]) -> Result<Self, Error> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let damaged = |reason: String| Error::damaged(ObjectKind::Config, &Id::default(), reason);
+        let Version { version } = serde_json::from_slice(json).map_err(|error| damaged(error.to_string()))?;
+        if !matches!(version, 1 | 2) {
+            return Err(Error::UnsupportedVersion(version));
+        }
+        let config: Self = serde_json::from_slice(json).map_err(|error| damaged(error.to_string()))?;
+        if config.polynomial().is_none_or(|polynomial| !is_irreducible(polynomial)) {
+            return Err(damaged(format!("invalid chunker polynomial \"{}\"", config.chunker_polynomial)));
+        }
+        Ok(config)
+    }
+
+    /// The file's plain bytes.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn encode(&self) -> Result<Vec<u8>, Error> {
+        to_json(self).map_err(|error| Error::Other(error.to_string()))
+    }
+
+    fn polynomial(&self) -> Option<u64> {
+        u64::from_str_radix(&self.chunker_polynomial, 16).ok()
+    }
+
+    /// How files of this repository are cut. A method that a later version wrote here and this one does not know is
+    /// answered with restic's: it costs deduplication, nothing else.
+    #[must_use]
+    pub fn chunker(&self, key: &MasterKey) -> ChunkerParams {
+        if self.backstay_chunker.as_deref() == Some(FAST_CDC) {
+            ChunkerParams::fast_cdc(key)
+        } else {
+            // `decode` and `generate` let no other polynomial pass.
+            ChunkerParams::rabin(self.polynomial().unwrap_or(0x3d_a335_8b4d_c173))
+        }
+    }
+}
