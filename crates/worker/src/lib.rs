@@ -12,10 +12,10 @@ pub mod inherited;
 pub mod ring;
 pub mod supervisor;
 
-pub use channel::{Channel, MAX_FRAME, Receiver, Sender};
+pub use channel::{Channel, MAX_FRAME, Received, Receiver, Sender};
 pub use inherited::{Inherited, inherited};
 pub use ring::{RingError, RingReader, RingWriter};
-pub use supervisor::{Exit, Output, SpawnError, Stream, Worker};
+pub use supervisor::{Exit, Output, Peer, SpawnError, Stream, Waited, Worker};
 
 /// Descriptor number of the control socket in a worker.
 pub const CONTROL_FD: i32 = 3;

@@ -15,7 +15,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -172,8 +172,31 @@ pub struct Worker {
     pub backup: RingReader,
     /// The ring that we write.
     pub restore: RingWriter,
-    process: Process,
+    /// None for a peer inside this process.
+    process: Option<Process>,
     output: Option<Output>,
+}
+
+/// The other side of a [`Worker::scripted`]: what a worker finds at its descriptors.
+#[derive(Debug)]
+pub struct Peer {
+    /// Control frames.
+    pub channel: Channel,
+    /// The ring that the peer writes.
+    pub backup: RingWriter,
+    /// The ring that the host writes.
+    pub restore: RingReader,
+}
+
+/// What happened first: see [`Worker::wait_for`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// The worker is gone.
+    Ended,
+    /// The descriptor is ready.
+    Ready,
+    /// Neither.
+    TimedOut,
 }
 
 #[derive(Debug)]
@@ -253,9 +276,35 @@ impl Worker {
             receiver,
             backup: backup_reader,
             restore: restore_writer,
-            process: Process { child, pid, pidfd, mark, known: HashSet::new(), stop: Some(stop), exit: None },
+            process: Some(Process { child, pid, pidfd, mark, known: HashSet::new(), stop: Some(stop), exit: None }),
             output: Some(Output { stdout, stderr, stop: stop_seen }),
         })
+    }
+
+    /// A worker without a process, whose other side speaks from a thread of this one: a scripted peer, to test what a
+    /// host does about any order of frames and any lie.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn scripted() -> io::Result<(Self, Peer)> {
+        let (ours, theirs) = Channel::pair()?;
+        let backup = ring::create("backstay-backup", RING_SIZE)?;
+        let restore = ring::create("backstay-restore", RING_SIZE)?;
+        let (sender, receiver) = Channel::new(ours).split();
+        let worker = Self {
+            sender,
+            receiver,
+            backup: RingReader::new(&backup)?,
+            restore: RingWriter::new(&restore)?,
+            process: None,
+            output: None,
+        };
+        let peer = Peer {
+            channel: Channel::new(theirs),
+            backup: RingWriter::new(&backup)?,
+            restore: RingReader::new(&restore)?,
+        };
+        Ok((worker, peer))
     }
 
     /// What it prints, once. Until a thread delivers it the worker stops when a pipe is full.
@@ -263,15 +312,17 @@ impl Worker {
         self.output.take()
     }
 
-    /// Its process id.
+    /// Its process id, 0 for a scripted peer.
     #[must_use]
     pub fn pid(&self) -> i32 {
-        self.process.pid.as_raw_nonzero().get()
+        self.process.as_ref().map_or(0, |process| process.pid.as_raw_nonzero().get())
     }
 
     /// Kills it at once. [`Worker::end`] still has to follow.
     pub fn kill(&self) {
-        self.process.signal(Signal::KILL);
+        if let Some(process) = &self.process {
+            process.signal(Signal::KILL);
+        }
     }
 
     /// Whether it ended within `limit`.
@@ -279,7 +330,31 @@ impl Worker {
     /// # Errors
     /// What the kernel says.
     pub fn ended_within(&self, limit: Duration) -> io::Result<bool> {
-        self.process.ended_within(limit)
+        self.process.as_ref().map_or(Ok(true), |process| process.ended_within(limit))
+    }
+
+    /// Waits up to `limit` until `descriptor` has one of `events`, or the worker is gone (this wins).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn wait_for(&self, descriptor: BorrowedFd<'_>, events: PollFlags, limit: Duration) -> io::Result<Waited> {
+        let deadline = Instant::now() + limit;
+        let watched = match &self.process {
+            // A process that was forked without exec may hold the socket open: the pidfd tells the truth.
+            Some(process) => PollFd::new(&process.pidfd, PollFlags::IN),
+            None => PollFd::new(&self.receiver, PollFlags::RDHUP),
+        };
+        let mut polled = [watched, PollFd::from_borrowed_fd(descriptor, events)];
+        loop {
+            let timeout = timespec(deadline.saturating_duration_since(Instant::now()));
+            match rustix::event::poll(&mut polled, Some(&timeout)) {
+                Ok(_) if !polled[0].revents().is_empty() => return Ok(Waited::Ended),
+                Ok(_) if !polled[1].revents().is_empty() => return Ok(Waited::Ready),
+                Ok(_) => return Ok(Waited::TimedOut),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Ends it: waits up to `grace` for it to end by itself, then SIGTERM, a second later SIGKILL; then kills and reaps
@@ -289,7 +364,7 @@ impl Worker {
     /// What the kernel says.
     pub fn end(mut self, grace: Duration) -> io::Result<Exit> {
         self.sender.close();
-        self.process.end(grace)
+        self.process.as_mut().map_or(Ok(Exit::Status(0)), |process| process.end(grace))
     }
 }
 
@@ -572,13 +647,6 @@ fn timespec(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(duration.subsec_nanos()),
-    }
-}
-
-impl AsFd for Worker {
-    /// The pidfd: readable when the worker ended.
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.process.pidfd.as_fd()
     }
 }
 
