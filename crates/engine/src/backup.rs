@@ -13,17 +13,16 @@ use backstay_repository::assemble::{Assembler, Misfit};
 use backstay_repository::error::Error;
 use backstay_repository::reader::Reader;
 use backstay_repository::repository::{Repository, SnapshotFilter};
-use backstay_repository::snapshot::{Snapshot, Summary};
+use backstay_repository::snapshot::{PROGRAM_VERSION, Snapshot, SnapshotTime, Summary};
 use backstay_repository::tree::Node;
 use backstay_repository::writer::{WriteOptions, Writer};
 
 use crate::filesystem::Names;
 use crate::ingest::{SourceIngest, SourceResult};
 use crate::ledger::{CONTENT_FILE, INTERNAL_DIRECTORY, LEDGER_FILE, LedgerHeader, LedgerWriter};
-use crate::tree::{Observer, TreeOptions, TreeReport, back_up_tree};
+use crate::tree::{Observer, TreeError, TreeOptions, TreeReport, absolute, back_up_tree};
 
-/// The tag of a snapshot whose source did not reach its end.
-pub const PARTIAL_TAG: &str = "backstay-partial";
+pub use backstay_repository::snapshot::PARTIAL_TAG;
 
 /// Which snapshot unchanged files are taken from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -122,7 +121,7 @@ fn run(
     if options.paths.is_empty() && sources.is_empty() {
         return Err(Error::Other("nothing to back up: name a path, a plugin, --stdin or a command".to_owned()));
     }
-    let started = now();
+    let started = SnapshotTime::now();
     let lock = if options.dry_run { None } else { Some(repository.lock(false, options.retry_lock)?) };
     let infos: Vec<SourceInfo> = sources.iter().map(|source| source.info()).collect();
     let paths = snapshot_paths(options, &infos)?;
@@ -139,13 +138,17 @@ fn run(
         let from = parent.as_ref().map(|(_, snapshot)| {
             (Arc::new(Reader::new(Arc::clone(repository), Arc::clone(&index))), snapshot.tree)
         });
-        let result = back_up_tree(&writer, from, &options.paths, &options.tree, job, observer).map_err(fatal)?;
+        let result = back_up_tree(&writer, from, &options.paths, &options.tree, job, observer)
+            .map_err(|error| match error {
+                TreeError::Repository(error) => error,
+                other => Error::Other(other.to_string()),
+            })?;
         for (path, node) in result.nodes {
             assembler.add(&path, node)?;
         }
         tally.add(&result.report.tally);
-        if result.report.stopped {
-            stopped = Some(interrupted(job));
+        if let End::Stopped(reason) = result.end {
+            stopped = Some(reason);
         }
         tree_report = result.report;
     }
@@ -207,7 +210,7 @@ fn run(
     summary.data_added = stats.added;
     summary.data_added_packed = stats.added_packed;
     summary.backup_start = started;
-    summary.backup_end = now();
+    summary.backup_end = SnapshotTime::now();
     report.summary = summary.clone();
     let same = parent.as_ref().is_some_and(|(_, snapshot)| snapshot.tree == root);
     if options.dry_run || (options.skip_if_unchanged && same) {
@@ -221,7 +224,7 @@ fn run(
         tags.push(PARTIAL_TAG.to_owned());
     }
     let snapshot = Snapshot {
-        time: options.time,
+        time: options.time.into(),
         parent: parent.map(|(id, _)| id),
         tree: root,
         paths,
@@ -231,7 +234,7 @@ fn run(
         gid: rustix::process::getgid().as_raw(),
         excludes: options.tree.excludes.clone(),
         tags,
-        program_version: concat!("backstay ", env!("CARGO_PKG_VERSION")).to_owned(),
+        program_version: PROGRAM_VERSION.to_owned(),
         summary: Some(summary),
         backstay_job: (job.id() > 0).then(|| job.id()),
         ..Snapshot::default()
@@ -244,15 +247,6 @@ fn fatal(error: Fatal) -> Error {
     Error::Other(error.0)
 }
 
-fn interrupted(job: &dyn Job) -> String {
-    use backstay_core::CancelReason::{Failed, Interrupted, TimeLimit};
-    match job.cancelled() {
-        Some(TimeLimit(limit)) => format!("the time limit {limit} has passed"),
-        Some(Failed(reason)) => reason,
-        Some(Interrupted) | None => "the job was interrupted".to_owned(),
-    }
-}
-
 /// The time now.
 #[must_use]
 pub fn now() -> Time {
@@ -263,9 +257,8 @@ pub fn now() -> Time {
 fn snapshot_paths(options: &BackupOptions, infos: &[SourceInfo]) -> Result<Vec<String>, Error> {
     let mut paths = Vec::new();
     for path in &options.paths {
-        let path = std::path::absolute(path)
-            .map_err(|error| Error::Other(format!("{} is no path to back up: {error}", path.display())))?;
-        paths.push(crate::tree::clean(&path).to_string_lossy().into_owned());
+        let path = absolute(path).map_err(|error| Error::Other(error.to_string()))?;
+        paths.push(path.to_string_lossy().into_owned());
     }
     paths.extend(infos.iter().map(|info| info.path.clone()));
     paths.sort();
@@ -290,7 +283,7 @@ fn find_parent(
                 snapshot.hostname == options.host
                     && have == wanted
                     && snapshot.time <= options.time
-                    && !snapshot.tags.iter().any(|tag| tag == PARTIAL_TAG)
+                    && !snapshot.is_partial()
             }))
         }
     }

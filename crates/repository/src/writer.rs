@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use backstay_core::{Id, ObjectKind, StoreError};
+use backstay_core::{Id, ObjectKind};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use hashbrown::{HashMap, HashSet};
 use parking_lot::{Condvar, Mutex};
@@ -157,7 +157,7 @@ struct Shared {
     unindexed: Mutex<Unindexed>,
     zeros: Mutex<HashMap<usize, Id>>,
     failed: AtomicBool,
-    failure: Mutex<Option<StoreError>>,
+    failure: Mutex<Option<Error>>,
     counters: Counters,
 }
 
@@ -217,11 +217,7 @@ impl Writer {
     /// When the repository's version cannot be written, or a thread cannot be started.
     pub fn new(repository: Arc<Repository>, index: Arc<Index>, options: WriteOptions) -> Result<Arc<Self>, Error> {
         if repository.version() < 2 {
-            return Err(Error::Other(
-                "the repository has format version 1, which has no compression: it can be read, not written. \
-                 Upgrade it with \"restic migrate upgrade_repo_v2\""
-                    .to_owned(),
-            ));
+            return Err(Error::ReadOnlyVersion);
         }
         let thread_count = options.threads.max(1);
         let open_pack = || Mutex::new(OpenPack { bytes: Vec::new(), blobs: Vec::new() });
@@ -496,12 +492,12 @@ impl Shared {
             return Ok(());
         }
         Err(match &*self.failure.lock() {
-            Some(error) => Error::Store(error.clone()),
+            Some(error) => error.clone(),
             None => Error::Other("a thread of the writer died".to_owned()),
         })
     }
 
-    fn fail(&self, error: StoreError) {
+    fn fail(&self, error: Error) {
         self.failure.lock().get_or_insert(error);
         self.failed.store(true, Ordering::Release);
     }
@@ -526,7 +522,7 @@ impl Shared {
         bytes.clear();
         let _ = self.spare.0.try_send(bytes);
         if let Err(error) = stored {
-            self.fail(error);
+            self.fail(error.into());
             return;
         }
         let full = {
@@ -541,15 +537,7 @@ impl Shared {
             }
         };
         if let Err(error) = self.store_index(&full) {
-            self.fail(match error {
-                Error::Store(error) => error,
-                other => StoreError {
-                    kind: backstay_core::StoreErrorKind::Other,
-                    operation: "write",
-                    object: "index".to_owned(),
-                    text: other.to_string(),
-                },
-            });
+            self.fail(error);
         }
     }
 
