@@ -4,28 +4,38 @@
 //! read. Imports: core only; the store is whatever implements `backstay_core::Store`.
 
 pub mod assemble;
+pub mod check;
 pub mod chunker;
 pub mod config;
 pub mod container;
 pub mod crypto;
+pub mod diff;
 pub mod error;
+pub mod find;
 pub mod gotext;
 pub mod index;
 pub mod keyfile;
 pub mod lock;
+pub mod open_file;
 pub mod pack;
 pub mod pattern;
+pub mod reader;
 pub mod repository;
+pub mod restore;
 pub mod snapshot;
+pub mod stats;
 pub mod stream;
 pub mod tree;
+pub mod walk;
 pub mod writer;
 
 pub use assemble::Assembler;
 pub use error::Error;
 pub use index::{Index, Location};
 pub use lock::Lock;
+pub use open_file::OpenFile;
 pub use pack::{BlobKind, PackBlob};
+pub use reader::Reader;
 pub use repository::{InitOptions, OpenOptions, Repository};
 pub use snapshot::{Snapshot, SnapshotFilter, SnapshotTime, Summary};
 pub use tree::{Node, Tree};
