@@ -89,3 +89,65 @@ pub fn decompress_into(compressed: &[u8], expected: usize, out: &mut Vec<u8>) ->
         Err(io::Error::other(format!("{length} bytes came out where the index says {expected}")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// A frame as a streaming encoder writes it: without its content size.
+    fn streamed(data: &[u8]) -> Vec<u8> {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn version_2_compresses_and_version_1_does_not() {
+        let wrapped = wrap(2, b"{\"packs\":[]}\n").unwrap();
+        assert_eq!(wrapped[..5], [2, 0x28, 0xb5, 0x2f, 0xfd]);
+        assert_eq!(unwrap(2, wrapped).unwrap(), b"{\"packs\":[]}\n");
+        assert_eq!(wrap(1, b"{}").unwrap(), b"{}");
+    }
+
+    #[test]
+    fn plain_json_is_read_in_both_versions() {
+        for version in [1, 2] {
+            assert_eq!(unwrap(version, b"{}".to_vec()).unwrap(), b"{}");
+            assert_eq!(unwrap(version, b"[]".to_vec()).unwrap(), b"[]");
+        }
+    }
+
+    #[test]
+    fn other_encodings_are_refused() {
+        assert!(matches!(unwrap(2, vec![3, 1]), Err(ContainerError::UnknownEncoding(3))));
+        assert!(matches!(unwrap(1, wrap(2, b"{}").unwrap()), Err(ContainerError::UnknownEncoding(2))));
+        assert!(matches!(unwrap(2, vec![]), Err(ContainerError::Empty)));
+        assert!(matches!(unwrap(2, vec![2, 9, 9, 9, 9]), Err(ContainerError::Zstd(_))));
+        let mut cut = wrap(2, &[b'{'; 1000]).unwrap();
+        cut.truncate(cut.len() - 3);
+        assert!(matches!(unwrap(2, cut), Err(ContainerError::Zstd(_))));
+    }
+
+    #[test]
+    fn several_frames_without_content_size_are_one_text() {
+        let mut plain = vec![2];
+        plain.extend(streamed(b"{\"a\":"));
+        plain.extend(streamed(b"1}"));
+        assert_eq!(unwrap(2, plain).unwrap(), b"{\"a\":1}");
+    }
+
+    #[test]
+    fn blobs_must_have_the_length_that_the_index_says() {
+        let data = vec![b'x'; 5000];
+        let mut out = vec![1, 2, 3];
+        for frame in [streamed(&data), zstd::bulk::compress(&data, 3).unwrap()] {
+            decompress_into(&frame, 5000, &mut out).unwrap();
+            assert_eq!(out, data);
+            assert!(decompress_into(&frame, 4999, &mut out).is_err());
+            assert!(decompress_into(&frame, 5001, &mut out).is_err());
+            assert!(decompress_into(&frame[..frame.len() - 1], 5000, &mut out).is_err());
+        }
+    }
+}

@@ -256,3 +256,132 @@ fn fresh_iv() -> [u8; IV_LEN] {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(text: &str) -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    }
+
+    /// The key of the reference's section 24: the bytes 00 to 3f.
+    fn reference_key() -> MasterKey {
+        MasterKey::from_bytes(&std::array::from_fn(|at| at as u8))
+    }
+
+    fn reference_iv(number: u8) -> [u8; 16] {
+        let mut iv = [0xa0; 16];
+        iv[15] = number;
+        iv
+    }
+
+    #[test]
+    fn the_references_envelopes_are_sealed_and_opened() {
+        let key = reference_key();
+        for (number, plain, envelope) in [
+            (3, b"hello\n".to_vec(), "a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0037c65eb51e40b57e017baa5a5ef2e51ea9cd53e07450b"),
+            (
+                4,
+                hex("28b52ffd200c61000068656c6c6f20776f726c640a"),
+                "a0a0a0a0a0a0a0a0a0a0a0a0a0a0a004a07ad970bb1f68910bfa8ff6c41a350f9641a1b9f803483bed05e0af1b346a05be279bdd85",
+            ),
+        ] {
+            let mut sealed = Vec::new();
+            key.seal_with_iv(&reference_iv(number), &plain, &mut sealed);
+            assert_eq!(sealed, hex(envelope));
+            assert_eq!(key.open(&sealed).unwrap(), plain);
+        }
+    }
+
+    /// Against a straightforward reading of the reference's section 3.2, one block at a time.
+    fn seal_slowly(key: &MasterKey, iv: [u8; 16], plain: &[u8]) -> Vec<u8> {
+        let mut counter = u128::from_be_bytes(iv);
+        let mut out = iv.to_vec();
+        for block in plain.chunks(16) {
+            let mut pad = counter.to_be_bytes().into();
+            key.data_cipher.encrypt_block(&mut pad);
+            out.extend(block.iter().zip(pad).map(|(byte, pad)| byte ^ pad));
+            counter = counter.wrapping_add(1);
+        }
+        let tag = key.mac(&iv).compute_unpadded(&out[16..]);
+        out.extend_from_slice(&tag);
+        out
+    }
+
+    #[test]
+    fn every_length_is_sealed_as_the_reference_says() {
+        let key = reference_key();
+        let plain: Vec<u8> = (0..3 * STRIDE + 40).map(|at| (at * 7 % 251) as u8).collect();
+        let lengths = (0..70).chain((1..=3).flat_map(|strides| strides * STRIDE - 18..strides * STRIDE + 18));
+        for length in lengths {
+            let mut sealed = Vec::new();
+            key.seal_with_iv(&reference_iv(1), &plain[..length], &mut sealed);
+            assert!(sealed == seal_slowly(&key, reference_iv(1), &plain[..length]), "{length} bytes");
+            assert!(key.open(&sealed).unwrap() == plain[..length], "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn the_counter_carries_into_its_upper_half() {
+        let key = reference_key();
+        let mut iv = [0xff; 16];
+        iv[0] = 1;
+        let plain = vec![5; 16 * 40];
+        let mut sealed = Vec::new();
+        key.seal_with_iv(&iv, &plain, &mut sealed);
+        assert_eq!(sealed, seal_slowly(&key, iv, &plain));
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_an_authentication_failure() {
+        let key = reference_key();
+        let sealed = key.seal(b"contents that matter");
+        for bit in 0..sealed.len() * 8 {
+            let mut changed = sealed.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(key.open(&changed), Err(CryptoError::Verification), "bit {bit}");
+        }
+        assert_eq!(key.open(&sealed[..31]), Err(CryptoError::TooShort));
+        assert_eq!(key.open(&sealed[..40]), Err(CryptoError::Verification));
+    }
+
+    #[test]
+    fn a_null_iv_is_refused() {
+        let key = reference_key();
+        let mut sealed = Vec::new();
+        key.seal_with_iv(&[0; 16], b"x", &mut sealed);
+        assert_eq!(key.open(&sealed), Err(CryptoError::NullIv));
+    }
+
+    #[test]
+    fn no_two_seals_share_an_iv_on_any_thread() {
+        let key = reference_key();
+        let mut ivs = Vec::new();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..1000).map(|_| key.seal(b"")[..16].to_vec()).collect::<Vec<_>>()))
+                .collect();
+            for thread in threads {
+                ivs.extend(thread.join().unwrap());
+            }
+        });
+        ivs.sort();
+        ivs.dedup();
+        assert_eq!(ivs.len(), 4000);
+        assert!(!ivs.contains(&vec![0; 16]));
+    }
+
+    #[test]
+    fn derived_secrets_are_hmac_of_the_label() {
+        // Computed with another implementation: HMAC-SHA-256, key 00 to 3f, "label".
+        let expected = hex("32270bbba2ca127112721dd607e910219d9e30323a887ea1b5e0e036adc90adc");
+        assert_eq!(reference_key().derive(b"label")[..], expected);
+        assert_ne!(reference_key().derive(b"other")[..], expected);
+    }
+
+    #[test]
+    fn the_key_stays_out_of_debug_output() {
+        assert_eq!(format!("{:?}", reference_key()), "MasterKey(secret)");
+    }
+}

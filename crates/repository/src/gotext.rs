@@ -224,7 +224,7 @@ fn days_from_civil(year: i64, month: u32, day: u32) -> i64 {
 /// replaced by the nearest of these, as restic does.
 pub fn write_time(time: Time, out: &mut Vec<u8>) {
     let two = |number: u32, out: &mut Vec<u8>| {
-        out.extend_from_slice(&[b'0' + (number / 10) as u8, b'0' + (number % 10) as u8])
+        out.extend_from_slice(&[b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]);
     };
     let (mut year, mut month, mut day) = civil_from_days(time.seconds.div_euclid(SECONDS_PER_DAY));
     if !(0..=9999).contains(&year) {

@@ -345,3 +345,122 @@ pub fn encode_index_file(packs: &[(Id, Vec<PackBlob>)]) -> Vec<u8> {
     out.extend_from_slice(b"]}\n");
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blob(name: &[u8], kind: BlobKind, offset: u32) -> PackBlob {
+        PackBlob { id: Id::of(name), kind, offset, length: 50, uncompressed: NonZeroU32::new(12) }
+    }
+
+    #[test]
+    fn a_data_and_a_tree_blob_of_one_id_are_two_objects() {
+        let mut index = Index::default();
+        let (data, tree) = (Id::of(b"data pack"), Id::of(b"tree pack"));
+        index.insert_pack(data, vec![blob(b"x", BlobKind::Data, 0)]);
+        assert!(!index.contains(BlobKind::Tree, &Id::of(b"x")));
+        index.insert_pack(tree, vec![blob(b"x", BlobKind::Tree, 0)]);
+        assert_eq!(index.get(BlobKind::Data, &Id::of(b"x")).unwrap().pack, data);
+        assert_eq!(index.get(BlobKind::Tree, &Id::of(b"x")).unwrap().pack, tree);
+        assert_eq!(index.get(BlobKind::Data, &Id::of(b"y")), None);
+    }
+
+    #[test]
+    fn thousands_of_blobs_are_found_where_they_are() {
+        let mut index = Index::default();
+        for pack in 0..100_u32 {
+            let blobs = (0..50_u32).map(|at| blob(&(pack * 50 + at).to_le_bytes(), BlobKind::Data, at * 50)).collect();
+            index.insert_pack(Id::of(&pack.to_le_bytes()), blobs);
+        }
+        assert_eq!(index.len(), 5000);
+        assert_eq!(index.packs().count(), 100);
+        for number in 0..5000_u32 {
+            let location = index.get(BlobKind::Data, &Id::of(&number.to_le_bytes())).unwrap();
+            assert_eq!(location.pack, Id::of(&(number / 50).to_le_bytes()));
+            assert_eq!(location.offset, number % 50 * 50);
+        }
+        assert_eq!(index.blobs().count(), 5000);
+        assert!(index.repeated_packs().is_empty());
+    }
+
+    #[test]
+    fn a_blob_in_two_packs_is_found_in_both() {
+        let mut index = Index::default();
+        let packs = [Id::of(b"one"), Id::of(b"two")];
+        for pack in packs {
+            index.insert_pack(pack, vec![blob(b"x", BlobKind::Data, 0)]);
+        }
+        let mut found: Vec<Id> = index.get_all(BlobKind::Data, &Id::of(b"x")).map(|location| location.pack).collect();
+        found.sort();
+        let mut expected = packs.to_vec();
+        expected.sort();
+        assert_eq!(found, expected);
+        assert!(packs.contains(&index.get(BlobKind::Data, &Id::of(b"x")).unwrap().pack));
+    }
+
+    #[test]
+    fn a_pack_split_over_two_index_files_is_one_pack() {
+        let mut index = Index::default();
+        let pack = Id::of(b"pack");
+        let (first, second) = (blob(b"a", BlobKind::Data, 0), blob(b"b", BlobKind::Data, 50));
+        index.insert_pack(pack, vec![second]);
+        index.insert_pack(pack, vec![first]);
+        index.insert_pack(pack, vec![first, second]);
+        assert_eq!(index.pack_blobs(&pack), [first, second]);
+        assert_eq!(index.len(), 2);
+        assert_eq!(index.packs().count(), 1);
+        assert_eq!(index.repeated_packs(), [pack, pack]);
+        let summary = index.pack(&pack).unwrap();
+        assert_eq!((summary.blobs, summary.mixed, summary.size), (2, false, 36 + 2 * (50 + 41)));
+        assert_eq!(index.pack(&Id::of(b"other")), None);
+    }
+
+    #[test]
+    fn the_references_index_file_is_written_and_read() {
+        let json = concat!(
+            r#"{"packs":[{"id":"f2b9b2f41b3f436208e752a8d2f535c43338652cfb4cb6dbaf79381783dc95bb","blobs":["#,
+            r#"{"id":"5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03","type":"data","offset":0,"length":38},"#,
+            r#"{"id":"a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a447","type":"data","offset":38,"length":53,"uncompressed_length":12}]},"#,
+            r#"{"id":"5949882f99a9f4c9e966027e98f397f8f416d68927bc68d3f8eae6dc0d53a363","blobs":["#,
+            r#"{"id":"cb23b5e78945d9bf10e30ec39e287c773f2d7ef24d955ff85e55a729c192119a","type":"tree","offset":0,"length":401,"uncompressed_length":359}]}]}"#,
+            "\n"
+        );
+        assert_eq!(json.len(), 566);
+        let file = decode_index_file(2, json.as_bytes()).unwrap();
+        assert_eq!(encode_index_file(&file.packs), json.as_bytes());
+        assert!(decode_index_file(1, json.as_bytes()).unwrap_err().contains("version 1"));
+    }
+
+    #[test]
+    fn what_rustic_adds_is_read_and_marked_packs_are_not_used() {
+        let json = format!(
+            r#"{{ "supersedes": [], "packs": [{{"id":"{0}","time":"2026-01-01T00:00:00+00:00","blobs":[
+                 {{"id":"{1}","type":"tree","offset":0,"length":40,"uncompressed_length":null,"x":[1,{{}}]}}]}}],
+                 "packs_to_delete":[{{"id":"{2}","size":7,"blobs":[{{"id":"{2}","type":"data","offset":0,"length":40}}]}}]}}"#,
+            Id::of(b"pack"),
+            Id::of(b"tree"),
+            Id::of(b"gone")
+        );
+        let mut index = Index::default();
+        index.insert_file(decode_index_file(2, json.as_bytes()).unwrap());
+        assert_eq!(index.get(BlobKind::Tree, &Id::of(b"tree")).unwrap().uncompressed, None);
+        assert_eq!(index.marked_packs(), [Id::of(b"gone")]);
+        assert!(!index.contains(BlobKind::Data, &Id::of(b"gone")));
+        assert_eq!(index.packs().count(), 1);
+    }
+
+    #[test]
+    fn index_files_without_packs_are_empty_and_other_texts_are_refused() {
+        for text in ["{}", r#"{"packs":null}"#, r#"{"packs":[]}"#] {
+            assert_eq!(decode_index_file(2, text.as_bytes()), Ok(IndexFile::default()), "{text}");
+        }
+        let unknown = format!(
+            r#"{{"packs":[{{"id":"{0}","blobs":[{{"id":"{0}","type":"box","offset":0,"length":1}}]}}]}}"#,
+            Id::of(b"x")
+        );
+        for text in ["", "{", "[]x", r#"{"packs":[{"blobs":[]}]}"#, &unknown] {
+            assert!(decode_index_file(2, text.as_bytes()).is_err(), "{text}");
+        }
+    }
+}

@@ -154,3 +154,63 @@ pub fn header_len(last: [u8; 4], pack_size: u64) -> Result<u32, HeaderError> {
 pub fn pack_size<'a>(blobs: impl IntoIterator<Item = &'a PackBlob>) -> u64 {
     blobs.into_iter().fold(FIXED_OVERHEAD as u64, |size, blob| size + u64::from(blob.length) + blob.header_len() as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blob(name: &[u8], kind: BlobKind, offset: u32, length: u32, uncompressed: u32) -> PackBlob {
+        PackBlob { id: Id::of(name), kind, offset, length, uncompressed: NonZeroU32::new(uncompressed) }
+    }
+
+    #[test]
+    fn the_references_header_is_written() {
+        let blobs = [blob(b"hello\n", BlobKind::Data, 0, 38, 0), blob(b"hello world\n", BlobKind::Data, 38, 53, 12)];
+        let hex: String = encode_header(&blobs).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex,
+            "00260000005891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03\
+             02350000000c000000a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a447"
+        );
+        assert_eq!(pack_size(&blobs), 205);
+    }
+
+    #[test]
+    fn headers_with_all_types_round_trip() {
+        let blobs = [
+            blob(b"a", BlobKind::Data, 0, 100, 0),
+            blob(b"b", BlobKind::Tree, 100, 32, 0),
+            blob(b"c", BlobKind::Data, 132, 4_000_000, 9_000_000),
+            blob(b"d", BlobKind::Tree, 4_000_132, 50, u32::MAX),
+        ];
+        let header = encode_header(&blobs);
+        assert_eq!([header[0], header[37], header[74], header[115]], [0, 1, 2, 3]);
+        assert_eq!(decode_header(&header).unwrap(), blobs);
+        assert_eq!(decode_header(b"").unwrap(), []);
+    }
+
+    #[test]
+    fn broken_headers_are_refused() {
+        let header = encode_header(&[blob(b"a", BlobKind::Data, 0, 100, 7)]);
+        for length in 1..header.len() {
+            assert_eq!(decode_header(&header[..length]), Err(HeaderError::Incomplete), "{length} bytes");
+        }
+        let mut unknown = header.clone();
+        unknown[0] = 4;
+        assert_eq!(decode_header(&unknown), Err(HeaderError::UnknownType(4)));
+        let short = encode_header(&[blob(b"a", BlobKind::Data, 0, 31, 0)]);
+        assert_eq!(decode_header(&short), Err(HeaderError::BlobTooShort));
+        let long = [blob(b"a", BlobKind::Data, 0, u32::MAX, 0), blob(b"b", BlobKind::Data, 0, u32::MAX, 0)];
+        assert_eq!(decode_header(&encode_header(&long)), Err(HeaderError::TooLong));
+    }
+
+    #[test]
+    fn a_header_length_that_cannot_be_is_refused() {
+        assert_eq!(header_len(110_u32.to_le_bytes(), 205), Ok(110));
+        assert_eq!(header_len(201_u32.to_le_bytes(), 205), Ok(201));
+        for length in [0, 31, 202, 16 * 1024 * 1024 + 1, u32::MAX] {
+            assert_eq!(header_len(u32::to_le_bytes(length), 205), Err(HeaderError::Length(length)));
+        }
+        assert!(header_len((16 * 1024 * 1024 + 1_u32).to_le_bytes(), u64::MAX).is_err());
+    }
+}

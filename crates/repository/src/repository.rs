@@ -23,7 +23,7 @@ const MAX_KEYS: usize = 20;
 const LOADERS: usize = 8;
 
 /// How a repository is made.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct InitOptions {
     /// How much work it is to try a password.
     pub kdf: KdfParams,

@@ -64,7 +64,7 @@ pub struct Node {
     /// Extended attributes: name and value, in the order in which the system lists them.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Attributes of other systems: name, and value as JSON text.
-    pub generic_attributes: Option<Box<BTreeMap<String, String>>>,
+    pub generic_attributes: BTreeMap<String, String>,
     /// Device number of a device node.
     pub device: u64,
     /// Data blobs of a file, in order. None is `null`: right for everything but files, an error in a file.
@@ -96,7 +96,7 @@ impl Node {
             links: 0,
             link_target: Vec::new(),
             xattrs: Vec::new(),
-            generic_attributes: None,
+            generic_attributes: BTreeMap::new(),
             device: 0,
             content: (kind == FileKind::File).then(Vec::new),
             subtree: None,
@@ -181,9 +181,9 @@ impl Node {
             }
             out.push(b']');
         }
-        if let Some(attributes) = self.generic_attributes.as_ref().filter(|attributes| !attributes.is_empty()) {
+        if !self.generic_attributes.is_empty() {
             start(b"generic_attributes", out);
-            for (at, (name, json)) in attributes.iter().enumerate() {
+            for (at, (name, json)) in self.generic_attributes.iter().enumerate() {
                 out.push(if at == 0 { b'{' } else { b',' });
                 write_string(name.as_bytes(), out);
                 out.push(b':');

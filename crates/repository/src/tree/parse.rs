@@ -173,12 +173,9 @@ impl<'de> Deserialize<'de> for Xattr {
 }
 
 /// Attributes of other systems, their values kept as text without the spaces in it.
-fn generic<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<Box<BTreeMap<String, String>>>, A::Error> {
-    let Some(raw) = map.next_value::<Option<BTreeMap<String, Box<RawValue>>>>()? else { return Ok(None) };
-    if raw.is_empty() {
-        return Ok(None);
-    }
-    let compact = |value: Box<RawValue>| -> Result<String, serde_json::Error> {
+fn generic<'de, A: MapAccess<'de>>(map: &mut A) -> Result<BTreeMap<String, String>, A::Error> {
+    let raw: BTreeMap<String, Box<RawValue>> = or_default(map)?;
+    let compact = |value: &RawValue| -> Result<String, serde_json::Error> {
         // Numbers and key order stay as they are where the text is compact already, as restic writes it.
         if !value.get().contains(|c: char| c.is_ascii_whitespace() || "<>&\u{2028}\u{2029}".contains(c)) {
             return Ok(value.get().to_owned());
@@ -186,8 +183,10 @@ fn generic<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<Box<BTreeMap<St
         let value: serde_json::Value = serde_json::from_str(value.get())?;
         Ok(String::from_utf8_lossy(&to_json(&value)?).into_owned())
     };
-    let compacted = raw.into_iter().map(|(name, value)| Ok((name, compact(value)?))).collect::<Result<_, _>>();
-    Ok(Some(Box::new(compacted.map_err(|error: serde_json::Error| A::Error::custom(error))?)))
+    raw.into_iter()
+        .map(|(name, value)| Ok((name, compact(&value)?)))
+        .collect::<Result<_, serde_json::Error>>()
+        .map_err(A::Error::custom)
 }
 
 impl<'de> Deserialize<'de> for Tree {
