@@ -12,8 +12,8 @@ use backstay_core::{End, SourceInfo};
 use backstay_repository::assemble::{Assembler, Misfit};
 use backstay_repository::error::Error;
 use backstay_repository::reader::Reader;
-use backstay_repository::repository::{Repository, SnapshotFilter};
-use backstay_repository::snapshot::{PROGRAM_VERSION, Snapshot, SnapshotTime, Summary};
+use backstay_repository::repository::Repository;
+use backstay_repository::snapshot::{PROGRAM_VERSION, Snapshot, SnapshotFilter, SnapshotTime, Summary};
 use backstay_repository::tree::Node;
 use backstay_repository::writer::{WriteOptions, Writer};
 

@@ -54,7 +54,12 @@ pub(super) struct FileReader<'a> {
 impl FileReader<'_> {
     /// Reads an open file from its start to its end. `stat` is only a hint: files that say that they are empty, as in
     /// `/proc`, are read to their end too. `buffer` is reused from file to file.
-    pub(super) fn read(&mut self, file: BorrowedFd<'_>, stat: &FileStat, buffer: &mut Vec<u8>) -> Result<Reading, Error> {
+    pub(super) fn read(
+        &mut self,
+        file: BorrowedFd<'_>,
+        stat: &FileStat,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Reading, Error> {
         let size = stat.stat.size;
         if size > SMALL as u64 {
             let mut content = self.writer.content();

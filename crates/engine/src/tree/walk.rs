@@ -251,7 +251,10 @@ impl Walk<'_> {
         match reader.tree_once(&tree) {
             Ok(tree) => Previous::new(tree.nodes),
             Err(error) => {
-                let text = format!("{}: the parent snapshot's directory cannot be read ({error}); all of its files are read again", shown(path));
+                let text = format!(
+                    "{}: the parent snapshot's directory cannot be read ({error}); all of its files are read again",
+                    shown(path)
+                );
                 self.job.message(MessageLevel::Warning, "tree", &text);
                 Previous::default()
             }
@@ -267,7 +270,8 @@ impl Walk<'_> {
         match reader.node_at(root, path) {
             Ok(node) => self.previous(path, node.and_then(|node| node.subtree)),
             Err(error) => {
-                let text = format!("{}: the parent snapshot cannot be read ({error}); all files are read again", shown(path));
+                let text =
+                    format!("{}: the parent snapshot cannot be read ({error}); all files are read again", shown(path));
                 self.job.message(MessageLevel::Warning, "tree", &text);
                 Previous::default()
             }
@@ -346,7 +350,8 @@ impl<'a> Worker<'a> {
         let mut missing = Vec::new();
         let mut tops = Vec::new();
         for (place, names) in &roots.places {
-            let opened = filesystem::open_place(place).and_then(|opened| Ok((filesystem::stat_of(opened.as_fd())?, opened)));
+            let opened =
+                filesystem::open_place(place).and_then(|opened| Ok((filesystem::stat_of(opened.as_fd())?, opened)));
             let mut entries = Vec::new();
             for name in names {
                 let mut path = place.clone();

@@ -1,0 +1,8 @@
+//! The file tree source on real trees: what lands in the repository, and what is said about the rest.
+
+mod excludes;
+mod kinds;
+mod limits;
+mod parents;
+mod support;
+mod verdicts;
