@@ -12,26 +12,30 @@ die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }
 target_dir() { printf '%s\n' "${CARGO_TARGET_DIR:-$top/target}"; }
 
 # Installs the packages among the arguments that are not there yet.
-install_packages() {
+install_missing() {
     local package missing=()
     for package in "$@"; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' || missing+=("$package")
     done
-    [ "${#missing[@]}" -gt 0 ] || return 0
-    command -v apt-get >/dev/null || die "needs the Debian packages ${missing[*]}, and there is no apt-get here: install what they hold yourself"
+    [ "${#missing[@]}" -eq 0 ] || install_packages "${missing[@]}"
+}
+
+# Installs packages, or brings them up to date.
+install_packages() {
+    command -v apt-get >/dev/null || die "needs the Debian packages $*, and there is no apt-get here: install what they hold yourself"
     local as_root=()
     if [ "$(id -u)" -ne 0 ]; then
-        command -v sudo >/dev/null || die "needs root or sudo to install: apt-get install ${missing[*]}"
+        command -v sudo >/dev/null || die "needs root or sudo to install: apt-get install $*"
         as_root=(sudo)
     fi
-    say "Installing ${missing[*]}"
+    say "Installing $*"
     local log
     log=$(mktemp)
     if ! { "${as_root[@]}" apt-get update -q && "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -q -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null; then
+        apt-get install -q -y --no-install-recommends "$@"; } >"$log" 2>&1 </dev/null; then
         tail -n 20 "$log" >&2
         rm -f "$log"
-        die "could not install ${missing[*]} (above: the end of what apt-get said)"
+        die "could not install $* (above: the end of what apt-get said)"
     fi
     rm -f "$log"
 }
