@@ -1,1 +1,26 @@
+//! Bareos file-daemon plugins as a source and a sink: the engine's side.
 //!
+//! One [`BareosSource`] stands for one job and module: it starts a worker process, which runs the plugin and the
+//! contract's state machine, and turns its frames into what the engine takes. A [`BareosSink`] replays a ledger through
+//! the plugin that wrote it. The plugin is unmodified code of somebody else: whatever the worker says is checked, and
+//! whatever it does ends in a verdict. May use: core, worker, the protocol.
+
+mod connection;
+mod definition;
+mod modules;
+mod options;
+mod sink;
+mod source;
+mod view;
+
+pub use definition::{DefinitionError, Module};
+pub use options::BareosOptions;
+pub use sink::BareosSink;
+pub use source::{BareosSource, sources};
+
+/// The adapter's name in a ledger.
+pub const ADAPTER: &str = "bareos-fd";
+/// The program that runs plugins.
+pub const WORKER_PROGRAM: &str = "backstay-python";
+/// The variable that names it, where it is not beside `backstay` or in PATH.
+pub const WORKER_VARIABLE: &str = "BACKSTAY_PYTHON_WORKER";

@@ -1,0 +1,185 @@
+//! How plugins run: what the command line can set, and the job specification that a worker gets.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use backstay_bareos_protocol::{JobSpec, PROTOCOL_VERSION, Task};
+use backstay_core::Fatal;
+use jiff::Zoned;
+
+use crate::modules;
+
+/// The option bits of a Bareos file set with its defaults: ACLs (14), no hard-link handling (15), xattrs (27).
+const DEFAULT_FLAGS: [u8; 5] = [0x00, 0xc0, 0x00, 0x08, 0x00];
+
+/// Options of the jobs that run plugins.
+#[derive(Clone, Debug)]
+pub struct BareosOptions {
+    /// The job's name; plugins see `<name>.<date>_<time>_<NN>`.
+    pub job_name: String,
+    /// bVarClient and bVarFDName.
+    pub client: String,
+    /// bVarWorkingDir; none: `work` in the state directory. It is made, open to its owner only, where it is missing.
+    pub working_directory: Option<PathBuf>,
+    /// Where the host keeps what outlives a job: helper modules are written there.
+    pub state_directory: PathBuf,
+    /// The folder that stands for Bareos' configuration: a plugin's relative `defaults_file` is looked for there.
+    pub config_directory: PathBuf,
+    /// bVarSinceTime, Unix seconds, 0 for none.
+    pub since: i64,
+    /// Option overrides, as in `FD Plugin Options`; each starts with `python3:` or `python:`.
+    pub overrides: Vec<String>,
+    /// Folders on `sys.path` behind `module_path`, before our helper modules.
+    pub plugin_path: Vec<PathBuf>,
+    /// The interpreter, or a virtual environment; none: the worker's default, `/usr/bin/python3`.
+    pub python: Option<PathBuf>,
+    /// Option bits of each SavePacket.
+    pub flags: [u8; 5],
+    /// DebugMessage texts up to this level are shown.
+    pub debug_level: i32,
+    /// How long a plugin may do nothing at all before it is cancelled; none: for ever.
+    pub callback_timeout: Option<Duration>,
+    /// How long a cancelled plugin has to end in good order.
+    pub cancel_grace: Duration,
+    /// Restore: everything goes below this folder; none: back to where it was.
+    pub where_prefix: Option<PathBuf>,
+    /// Restore: targets of symbolic links are prefixed too.
+    pub prefix_links: bool,
+    /// Restore: replace always (`a`), if newer (`w`), never (`n`), if older (`o`).
+    pub replace: char,
+}
+
+impl BareosOptions {
+    /// The defaults, with this folder for what outlives a job.
+    #[must_use]
+    pub fn new(state_directory: PathBuf) -> Self {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let config = set("XDG_CONFIG_HOME")
+            .filter(|path| path.is_absolute())
+            .or_else(|| set("HOME").map(|home| home.join(".config")))
+            .unwrap_or_else(|| PathBuf::from("/etc"))
+            .join("backstay");
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = host.trim();
+        Self {
+            job_name: "backstay".to_owned(),
+            client: format!("{}-fd", if host.is_empty() { "localhost" } else { host }),
+            working_directory: None,
+            state_directory,
+            config_directory: config,
+            since: 0,
+            overrides: Vec::new(),
+            plugin_path: Vec::new(),
+            python: None,
+            flags: DEFAULT_FLAGS,
+            debug_level: 0,
+            callback_timeout: None,
+            cancel_grace: Duration::from_secs(30),
+            where_prefix: None,
+            prefix_links: false,
+            replace: 'a',
+        }
+    }
+
+    /// The arguments of the worker program.
+    pub(crate) fn arguments(&self) -> Vec<std::ffi::OsString> {
+        let mut arguments = Vec::new();
+        if let Some(python) = &self.python {
+            arguments.push("--python".into());
+            arguments.push(python.into());
+        }
+        arguments.push("bareos-fd".into());
+        arguments
+    }
+
+    /// What a worker is told first. Makes the folders that it names.
+    pub(crate) fn job_spec(&self, task: Task, job_id: u32, definitions: Vec<String>) -> Result<JobSpec, Fatal> {
+        let working = self.working_directory.clone().unwrap_or_else(|| self.state_directory.join("work"));
+        let made = |what: &str, path: &Path, error: &std::io::Error| {
+            Fatal(format!("cannot make the folder {} ({what}): {error}", path.display()))
+        };
+        modules::private_folder(&working).map_err(|error| made("plugins work there", &working, &error))?;
+        let helpers = modules::install(&self.state_directory)
+            .map_err(|error| made("plugins import from it", &self.state_directory, &error))?;
+        let mut module_directories = Vec::new();
+        for folder in self.plugin_path.iter().chain([&helpers]) {
+            module_directories.push(text(&absolute(folder)?)?);
+        }
+        let where_prefix = match (task, &self.where_prefix) {
+            (Task::Backup, _) => None,
+            (Task::Restore, None) => Some(String::new()),
+            (Task::Restore, Some(folder)) => {
+                let folder = text(&absolute(folder)?)?;
+                Some(folder.trim_end_matches('/').to_owned())
+            }
+        };
+        Ok(JobSpec {
+            protocol: PROTOCOL_VERSION,
+            task,
+            definitions,
+            overrides: self.overrides.clone(),
+            job_id,
+            job_name: unique_job_name(&self.job_name, &Zoned::now(), job_id),
+            client: self.client.clone(),
+            since: if task == Task::Backup { self.since } else { 0 },
+            level: if task == Task::Backup { 'F' } else { ' ' },
+            working_directory: text(&absolute(&working)?)?.trim_end_matches('/').to_owned(),
+            where_prefix,
+            replace: self.replace,
+            used_config: format!("{}/bareos-fd.d/*/*.conf", text(&absolute(&self.config_directory)?)?),
+            flags: self.flags,
+            module_directories,
+            debug_level: self.debug_level,
+        })
+    }
+}
+
+/// `<job>.<YYYY-MM-DD>_<HH.MM.SS>_<NN>`: plugins cut it at the third dot from the right. The last two digits are those of
+/// the job number, so that jobs which start within one second still differ.
+fn unique_job_name(name: &str, at: &Zoned, job_id: u32) -> String {
+    format!("{name}.{}_{:02}", at.strftime("%Y-%m-%d_%H.%M.%S"), job_id % 100)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Fatal> {
+    std::path::absolute(path).map_err(|error| Fatal(format!("{} is no usable path: {error}", path.display())))
+}
+
+/// A path as plugins get it: they see text.
+fn text(path: &Path) -> Result<String, Fatal> {
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| Fatal(format!("{} is no UTF-8 text, which plugins need: choose another folder", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_name_is_cut_at_the_third_dot_from_the_right() {
+        let at = jiff::civil::date(2026, 11, 22).at(1, 2, 3, 0).in_tz("UTC").unwrap();
+        let name = unique_job_name("my.job", &at, 4107);
+        assert_eq!(name, "my.job.2026-11-22_01.02.03_07");
+        assert_eq!(name.rsplitn(4, '.').last(), Some("my.job"));
+    }
+
+    #[test]
+    fn the_specification_has_what_the_contract_promises() {
+        let state = tempfile::tempdir().unwrap();
+        let mut options = BareosOptions::new(state.path().join("deep"));
+        options.since = 7;
+        let spec = options.job_spec(Task::Backup, 5, vec!["python3:module_name=m".into()]).unwrap();
+        assert_eq!((spec.level, spec.since, spec.where_prefix.as_deref(), spec.job_id), ('F', 7, None, 5));
+        assert_eq!(spec.flags, [0, 0xc0, 0, 8, 0]);
+        assert!(Path::new(&spec.working_directory).is_dir() && !spec.working_directory.ends_with('/'));
+        assert!(spec.used_config.ends_with("/backstay/bareos-fd.d/*/*.conf"));
+        assert!(Path::new(&spec.module_directories[0]).join("BareosFdWrapper.py").is_file());
+
+        let spec = options.job_spec(Task::Restore, 5, Vec::new()).unwrap();
+        assert_eq!((spec.level, spec.since, spec.where_prefix.as_deref()), (' ', 0, Some("")));
+        options.where_prefix = Some("/".into());
+        assert_eq!(options.job_spec(Task::Restore, 5, Vec::new()).unwrap().where_prefix.as_deref(), Some(""));
+        options.where_prefix = Some("/x/".into());
+        assert_eq!(options.job_spec(Task::Restore, 5, Vec::new()).unwrap().where_prefix.as_deref(), Some("/x"));
+    }
+}

@@ -1,0 +1,477 @@
+//! A module's plugins as a source: the worker's frames become what the engine takes.
+//!
+//! Every entry that the worker announced ends in one state, whatever happens: frames are counted as they come, and the
+//! counter in the ring says how many more a dead worker had announced.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
+
+use backstay_bareos_protocol::{Failure, FromWorker, JobSpec, PluginEntry, Task, ToWorker};
+use backstay_core::{
+    Attr, Data, DataError, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, MessageLevel, Source, SourceInfo,
+    Stat, Stop, Verdict,
+};
+use backstay_worker::{Stream, Worker, supervisor};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+
+use crate::connection::{Broken, Connection, Limits, Turn};
+use crate::definition::{DefinitionError, Module};
+use crate::options::BareosOptions;
+use crate::{ADAPTER, WORKER_PROGRAM, WORKER_VARIABLE, view};
+
+/// Small pieces of data are put together up to this many bytes before the engine gets them.
+const GATHERED: usize = 256 << 10;
+/// The worker hears that ring data was taken at least once in this many bytes; and whenever we wait for it.
+const ACKNOWLEDGE: u64 = 1 << 20;
+/// What one look at a pipe may bring.
+const PIPE_BUFFER: usize = 1 << 20;
+/// A counter that claims more lost entries than this is not believed: it would spoil the sums.
+const MOST_LOST: u64 = 1 << 32;
+
+/// All plugins of a job that name the same module.
+#[derive(Debug)]
+pub struct BareosSource {
+    info: SourceInfo,
+    module: Module,
+    options: BareosOptions,
+}
+
+/// One source per module, in the order in which the definitions name them first.
+///
+/// # Errors
+/// [`DefinitionError`] for a definition that is none.
+pub fn sources(definitions: &[String], options: &BareosOptions) -> Result<Vec<BareosSource>, DefinitionError> {
+    let mut sources: Vec<BareosSource> = Vec::new();
+    let mut names = HashSet::new();
+    for definition in definitions {
+        let module = Module::of(definition)?;
+        if let Some(source) = sources.iter_mut().find(|source| source.module == module) {
+            source.info.definitions.push(definition.clone());
+            continue;
+        }
+        let plain: String =
+            module.name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+        let mut name = plain.clone();
+        for number in 2.. {
+            if names.insert(name.clone()) {
+                break;
+            }
+            name = format!("{plain}-{number}");
+        }
+        sources.push(BareosSource {
+            info: SourceInfo {
+                path: format!("/{ADAPTER}/{name}"),
+                name: format!("{ADAPTER}-{name}"),
+                adapter: Some(ADAPTER),
+                definitions: vec![definition.clone()],
+            },
+            module,
+            options: options.clone(),
+        });
+    }
+    Ok(sources)
+}
+
+impl Source for BareosSource {
+    fn info(&self) -> SourceInfo {
+        self.info.clone()
+    }
+
+    fn run(&mut self, job: &dyn Job, out: &mut dyn Ingest) -> Result<End, Fatal> {
+        let spec = self.options.job_spec(Task::Backup, job.id(), self.info.definitions.clone())?;
+        let worker = spawn(&self.options)?;
+        let limits = Limits { silence: self.options.callback_timeout, grace: self.options.cancel_grace };
+        run_with(worker, spec, limits, &self.module.name, job, out)
+    }
+
+    /// The plugin heard of the end in its closing events, before the last frame.
+    fn finish(&mut self, _verdict: &Verdict) {}
+}
+
+/// Starts the worker program. The calling thread has to live as long as the worker.
+pub(crate) fn spawn(options: &BareosOptions) -> Result<Worker, Fatal> {
+    let program = supervisor::locate(WORKER_PROGRAM, WORKER_VARIABLE).map_err(|error| Fatal(error.to_string()))?;
+    Worker::spawn(&program, &options.arguments()).map_err(|error| Fatal(error.to_string()))
+}
+
+/// Writes a line that a plugin printed into the job log.
+pub(crate) fn printed(job: &dyn Job, speaker: &str, stream: Stream, line: &str) {
+    let level = match stream {
+        Stream::Stdout => MessageLevel::Info,
+        Stream::Stderr => MessageLevel::Warning,
+    };
+    job.message(level, speaker, line);
+}
+
+/// Runs a backup with a worker that was started.
+pub(crate) fn run_with(
+    mut worker: Worker,
+    spec: JobSpec,
+    limits: Limits,
+    speaker: &str,
+    job: &dyn Job,
+    out: &mut dyn Ingest,
+) -> Result<End, Fatal> {
+    std::thread::scope(|scope| {
+        if let Some(output) = worker.take_output() {
+            scope.spawn(move || output.deliver(|stream, line| printed(job, speaker, stream, line)));
+        }
+        let mut connection = Connection::new(worker, limits, speaker.to_owned());
+        connection.start(job, spec).map_err(|Broken(reason)| Fatal(reason))?;
+        let backup = Backup {
+            connection,
+            job,
+            out,
+            open: Open::None,
+            framed: 0,
+            dropped: 0,
+            gathered: Vec::new(),
+            acknowledged: 0,
+        };
+        Ok(backup.run())
+    })
+}
+
+/// What became of the entry that the worker has open.
+enum Open {
+    /// None is open.
+    None,
+    /// The engine has it; perhaps reading it failed.
+    Given { name: Vec<u8>, failure: Option<EntryError> },
+    /// It is none to save.
+    Deleted(Vec<u8>),
+    /// The engine takes no more.
+    Dropped,
+}
+
+/// Why a backup ends.
+enum Ending {
+    Broken(Broken),
+    Lie(&'static str),
+    Finished(End),
+}
+
+impl From<Broken> for Ending {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+struct Backup<'a> {
+    connection: Connection,
+    job: &'a dyn Job,
+    out: &'a mut dyn Ingest,
+    open: Open,
+    /// Entries that came as frames.
+    framed: u64,
+    /// Entries that came as frames and that the engine did not take.
+    dropped: u64,
+    /// Ring data of the open entry, copied out and not yet given to the engine.
+    gathered: Vec<u8>,
+    acknowledged: u64,
+}
+
+impl Backup<'_> {
+    fn run(mut self) -> End {
+        let ending = loop {
+            match self.step() {
+                Ok(()) => {}
+                Err(ending) => break ending,
+            }
+        };
+        let end = match ending {
+            Ending::Finished(end) => {
+                self.connection.finish(self.job);
+                end
+            }
+            Ending::Broken(Broken(reason)) => End::Stopped(reason),
+            Ending::Lie(what) => End::Stopped(self.connection.lied(what).0),
+        };
+        if matches!(self.open, Open::Deleted(_)) {
+            self.dropped += 1;
+        }
+        let unheard = self.connection.announced().saturating_sub(self.framed).min(MOST_LOST);
+        let lost = self.dropped + unheard;
+        if lost > 0 || !matches!(self.open, Open::None) {
+            self.out.lost(lost);
+        }
+        match end {
+            // Entries went missing although the plugin ended well: that is no whole backup.
+            End::Whole if unheard > 0 => {
+                End::Stopped(format!("the plugin worker announced {unheard} entries more than it sent"))
+            }
+            end => end,
+        }
+    }
+
+    fn step(&mut self) -> Result<(), Ending> {
+        let (frame, descriptor) = match self.connection.poll(self.job)? {
+            Some(frame) => frame,
+            None => {
+                self.acknowledge(0)?;
+                self.connection.next(self.job)?
+            }
+        };
+        match frame {
+            FromWorker::Entry(entry) => self.entry(&entry),
+            FromWorker::Data { position, length } => self.ring_data(position, length),
+            FromWorker::DataFd => match descriptor {
+                Some(descriptor) => self.descriptor(descriptor),
+                None => Err(Ending::Lie("it promised a descriptor and sent none")),
+            },
+            FromWorker::Acl(acl) => self.attr(Attr::Acl(acl)),
+            FromWorker::Xattr { name, value } => self.attr(Attr::Xattr { name, value }),
+            FromWorker::EndEntry(result) => self.end_entry(result),
+            FromWorker::NotSaved { name, reason } => self.not_saved(name, reason),
+            FromWorker::Finished(end) => {
+                if !matches!(self.open, Open::None) {
+                    return Err(Ending::Lie("it finished with an entry open"));
+                }
+                Err(Ending::Finished(match self.connection.stopping() {
+                    Some(reason) => End::Stopped(reason.to_owned()),
+                    None if end.whole => End::Whole,
+                    None if end.reason.is_empty() => End::Stopped("the plugin gave up".to_owned()),
+                    None => End::Stopped(end.reason),
+                }))
+            }
+            FromWorker::Ready { .. } => Err(Ending::Lie("it was ready twice")),
+            FromWorker::Created(_) | FromWorker::Consumed(_) | FromWorker::Restored(_) => {
+                Err(Ending::Lie("it answered a restore in a backup"))
+            }
+            // The connection keeps messages to itself.
+            FromWorker::Message { .. } => Ok(()),
+        }
+    }
+
+    fn entry(&mut self, plugin: &PluginEntry) -> Result<(), Ending> {
+        if !matches!(self.open, Open::None) {
+            return Err(Ending::Lie("it began an entry while another was open"));
+        }
+        self.framed += 1;
+        if plugin.file_type == view::FT_DELETED {
+            self.open = Open::Deleted(plugin.name.clone());
+            return Ok(());
+        }
+        let Ok(entry) = view::entry(plugin) else {
+            return Err(Ending::Lie("it announced an entry that cannot be kept"));
+        };
+        self.open = Open::Dropped;
+        if self.connection.is_stopping() {
+            self.dropped += 1;
+        } else {
+            match self.out.entry(entry) {
+                Ok(_) => self.open = Open::Given { name: plugin.name.clone(), failure: None },
+                Err(stop) => {
+                    self.dropped += 1;
+                    self.stop(stop)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The engine cannot take any more: the plugin is cancelled, the open entry is lost.
+    fn stop(&mut self, Stop(reason): Stop) -> Result<(), Ending> {
+        self.out.lost(0);
+        if matches!(self.open, Open::Given { .. }) {
+            self.open = Open::Dropped;
+        }
+        self.gathered.clear();
+        Ok(self.connection.cancel(reason)?)
+    }
+
+    fn ring_data(&mut self, position: u64, length: u32) -> Result<(), Ending> {
+        if matches!(self.open, Open::None) {
+            return Err(Ending::Lie("it sent data without an entry"));
+        }
+        if !self.gathered.is_empty() && self.gathered.len() + length as usize > GATHERED {
+            self.give_gathered()?;
+        }
+        if let Err(error) = self.connection.worker()?.backup.copy_out(position, length, &mut self.gathered) {
+            return Err(Ending::Broken(self.connection.lied(&error.to_string())));
+        }
+        if !matches!(self.open, Open::Given { .. }) {
+            self.gathered.clear();
+        } else if self.gathered.len() >= GATHERED {
+            self.give_gathered()?;
+        }
+        self.acknowledge(ACKNOWLEDGE)
+    }
+
+    /// Tells the worker what it may overwrite, if that is more than `threshold` bytes.
+    fn acknowledge(&mut self, threshold: u64) -> Result<(), Ending> {
+        let position = self.connection.worker()?.backup.position();
+        if position - self.acknowledged > threshold {
+            self.acknowledged = position;
+            self.connection.send(self.job, &ToWorker::Consumed(position))?;
+            self.connection.flush(self.job)?;
+        }
+        Ok(())
+    }
+
+    fn give_gathered(&mut self) -> Result<(), Ending> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let data = std::mem::take(&mut self.gathered);
+        let given = self.give(Data::Bytes(&data)).map(|_| ());
+        if given.is_ok() {
+            self.gathered = data;
+            self.gathered.clear();
+            // One span of 8 MiB must not keep its room for ever.
+            self.gathered.shrink_to(4 * GATHERED);
+        }
+        given
+    }
+
+    /// Gives data to the engine, if the open entry is one that it takes.
+    fn give(&mut self, data: Data<'_>) -> Result<u64, Ending> {
+        let Open::Given { failure, .. } = &mut self.open else { return Ok(0) };
+        if failure.is_some() {
+            return Ok(0);
+        }
+        match self.out.data(data) {
+            Ok(count) => Ok(count),
+            Err(DataError::Read(error)) => {
+                *failure = Some(error);
+                Ok(0)
+            }
+            Err(DataError::Stop(stop)) => {
+                self.stop(stop)?;
+                Ok(0)
+            }
+        }
+    }
+
+    /// Direct I/O (reference 5.1): read from where it stands to its end, close our copy, then answer.
+    fn descriptor(&mut self, descriptor: OwnedFd) -> Result<(), Ending> {
+        if matches!(self.open, Open::None) {
+            return Err(Ending::Lie("it sent a descriptor without an entry"));
+        }
+        self.give_gathered()?;
+        let read = if matches!(self.open, Open::Given { .. }) && !self.connection.is_stopping() {
+            // A file is always ready, and the engine reads it best; a pipe can keep its reader for ever, so we wait for
+            // it ourselves, where the job's cancel and the time limits are watched.
+            let at_once = rustix::fs::fstat(&descriptor).is_ok_and(|stat| {
+                matches!(rustix::fs::FileType::from_raw_mode(stat.st_mode), rustix::fs::FileType::RegularFile)
+            });
+            if at_once { self.give(Data::Fd(descriptor.as_fd()))? } else { self.drain(&descriptor)? }
+        } else {
+            0
+        };
+        // The plugin's child sees the end of the pipe only when the last copy of its other end is closed: ours first.
+        drop(descriptor);
+        let answer = match &self.open {
+            Open::Given { failure: Some(error), .. } => {
+                Err(Failure { errno: error.errno.unwrap_or(0), message: error.message.clone() })
+            }
+            _ if self.connection.is_stopping() => {
+                Err(Failure { errno: Errno::INTR.raw_os_error(), message: "the job was cancelled".to_owned() })
+            }
+            _ => Ok(read),
+        };
+        self.connection.send(self.job, &ToWorker::DataFdDone(answer))?;
+        Ok(self.connection.flush(self.job)?)
+    }
+
+    fn drain(&mut self, descriptor: &OwnedFd) -> Result<u64, Ending> {
+        let mut buffer = vec![0; PIPE_BUFFER];
+        let (mut total, mut filled) = (0, 0);
+        loop {
+            if self.connection.await_descriptor(self.job, descriptor.as_fd(), PollFlags::IN)? == Turn::Cancelled {
+                return Ok(total);
+            }
+            let count = match rustix::io::read(descriptor, &mut buffer[filled..]) {
+                Ok(count) => count,
+                // Not blocking, and somebody else was quicker.
+                Err(Errno::INTR | Errno::AGAIN) => continue,
+                Err(error) => {
+                    if let Open::Given { name, failure } = &mut self.open {
+                        let what = format!("read {}", String::from_utf8_lossy(name));
+                        *failure = Some(EntryError::io(what, &error.into()));
+                    }
+                    return Ok(total);
+                }
+            };
+            filled += count;
+            if filled == buffer.len() || count == 0 {
+                total += self.give(Data::Bytes(&buffer[..filled]))?;
+                filled = 0;
+                if count == 0 || !matches!(self.open, Open::Given { failure: None, .. }) {
+                    return Ok(total);
+                }
+            }
+        }
+    }
+
+    fn attr(&mut self, attr: Attr) -> Result<(), Ending> {
+        if matches!(self.open, Open::None) {
+            return Err(Ending::Lie("it sent an attribute without an entry"));
+        }
+        if matches!(self.open, Open::Given { .. })
+            && let Err(stop) = self.out.attr(attr)
+        {
+            self.stop(stop)?;
+        }
+        Ok(())
+    }
+
+    fn end_entry(&mut self, result: Result<(), Failure>) -> Result<(), Ending> {
+        self.give_gathered()?;
+        match std::mem::replace(&mut self.open, Open::None) {
+            Open::None => return Err(Ending::Lie("it ended an entry that it had not begun")),
+            Open::Given { failure, .. } => {
+                let result = match (result, failure) {
+                    (Err(failed), _) => Err(entry_error(failed)),
+                    (Ok(()), Some(error)) => Err(error),
+                    (Ok(()), None) => Ok(()),
+                };
+                self.out.end(result);
+            }
+            Open::Deleted(name) => self.out.skipped(&name, "the plugin gave it as deleted"),
+            Open::Dropped => {}
+        }
+        Ok(())
+    }
+
+    fn not_saved(&mut self, name: Vec<u8>, reason: Result<String, Failure>) -> Result<(), Ending> {
+        if !matches!(self.open, Open::None) {
+            return Err(Ending::Lie("it left out an entry while another was open"));
+        }
+        self.framed += 1;
+        match reason {
+            Ok(rule) => self.out.skipped(&name, &rule),
+            Err(_) if self.connection.is_stopping() => self.dropped += 1,
+            Err(failure) => {
+                let entry = Entry {
+                    name,
+                    kind: FileKind::File,
+                    link: Vec::new(),
+                    hard_link: false,
+                    stat: Stat::default(),
+                    native: Vec::new(),
+                };
+                match self.out.entry(entry) {
+                    Ok(_) => {
+                        self.out.end(Err(entry_error(failure)));
+                    }
+                    Err(stop) => {
+                        self.dropped += 1;
+                        self.stop(stop)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A worker's failure as the engine counts it.
+pub(crate) fn entry_error(failure: Failure) -> EntryError {
+    EntryError {
+        errno: (failure.errno != 0).then_some(failure.errno),
+        message: failure.message.trim_end().to_owned(),
+        traceback: None,
+    }
+}
