@@ -1,1 +1,111 @@
-fn main() {}
+//! The plugin worker: the only program of the project that is linked with CPython. `backstay` starts it, one process
+//! for each job and plugin module; people call it only to ask what it is.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use backstay_python_runtime::interpreter::{self, interpreter_path, leave, linked_version};
+
+const USAGE: &str = "\
+Usage: backstay-python bareos-fd [--python PATH]
+       backstay-python --check [--python PATH]
+       backstay-python --version
+
+Runs Python plugins for backstay, which starts this program by itself.
+
+Commands:
+  bareos-fd      Serve one job of a Bareos file-daemon plugin (descriptors 3, 4 and 5 come from backstay)
+  --check        Start Python, import the built-in modules and say which interpreter is used
+  --version      Print the version and the linked Python
+
+Options:
+  --python PATH  Interpreter or virtual environment of the linked minor version
+                 [default: the variable BACKSTAY_PYTHON, else /usr/bin/python3]
+";
+
+/// What the command line asks for.
+enum Command {
+    BareosFd(PathBuf),
+    Check(PathBuf),
+    Version,
+    Help,
+}
+
+fn main() -> ExitCode {
+    let command = match parse(std::env::args_os().skip(1)) {
+        Ok(command) => command,
+        Err(reason) => return fail(&format!("{reason}\n\n{USAGE}"), 2),
+    };
+    match command {
+        Command::BareosFd(path) => bareos_fd(&path),
+        Command::Check(path) => check(&path),
+        Command::Version => {
+            let (_, python) = linked_version();
+            say(&format!("backstay-python {} (Python {python})\n", env!("CARGO_PKG_VERSION")))
+        }
+        Command::Help => say(USAGE),
+    }
+}
+
+fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
+    let first = arguments.next().ok_or("a command is missing")?;
+    let mut python = None;
+    while let Some(argument) = arguments.next() {
+        let text = argument.to_string_lossy();
+        if text == "--python" {
+            python = Some(arguments.next().ok_or("--python needs a path")?);
+        } else if let Some(path) = text.strip_prefix("--python=") {
+            python = Some(path.into());
+        } else {
+            return Err(format!("unknown argument {text}"));
+        }
+    }
+    let path = interpreter_path(python.as_deref());
+    match &*first.to_string_lossy() {
+        "bareos-fd" => Ok(Command::BareosFd(path)),
+        "--check" => Ok(Command::Check(path)),
+        "--version" | "-V" => Ok(Command::Version),
+        "--help" | "-h" => Ok(Command::Help),
+        other => Err(format!("unknown command {other}")),
+    }
+}
+
+fn bareos_fd(path: &std::path::Path) -> ExitCode {
+    // First of all: nothing else may open descriptors before the host's are taken over.
+    let inherited = match backstay_worker::inherited() {
+        Ok(inherited) => inherited,
+        Err(error) => return fail(&error.to_string(), 2),
+    };
+    match backstay_bareos_worker::serve(inherited, path) {
+        // Past the destructors of libraries: threads that the plugin left may still run.
+        Ok(()) => leave(0),
+        Err(error) => {
+            fail(&error.to_string(), 1);
+            leave(1)
+        }
+    }
+}
+
+fn check(path: &std::path::Path) -> ExitCode {
+    backstay_bareos_worker::register_module();
+    if let Err(error) = interpreter::start(path) {
+        return fail(&error.to_string(), 1);
+    }
+    match backstay_bareos_worker::describe() {
+        Ok(text) => say(&text),
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn say(text: &str) -> ExitCode {
+    // A reader that went away is no failure of ours.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn fail(reason: &str, status: u8) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "backstay-python: {}", reason.trim_end());
+    ExitCode::from(status)
+}

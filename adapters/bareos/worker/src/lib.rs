@@ -1,1 +1,26 @@
+//! Bareos file-daemon plugins, the side that runs Python: the `bareosfd` module and the contract's state machine.
 //!
+//! The engine's half is `backstay-bareos-host`; between the two lies `backstay-bareos-protocol`. Section numbers in this
+//! crate are those of the reference of the Bareos Python plugin API.
+//!
+//! * [`definition`] takes plugin definitions apart; `script` finds, loads and calls the plugin's module.
+//! * [`context`] is the job as plugin code sees it; `module` and `packets` are what `import bareosfd` gives.
+//! * `backup` and `restore` are the calling sequences; `calls` the packets both use; `create` makes what the plugin
+//!   leaves to the core.
+//! * `link` is the host's side of the conversation and the cancel; [`serve`] puts it all together.
+
+mod backup;
+mod calls;
+pub mod constants;
+pub mod context;
+mod create;
+pub mod definition;
+mod link;
+mod module;
+mod names;
+mod packets;
+mod restore;
+mod script;
+mod serve;
+
+pub use serve::{ServeError, describe, register_module, serve};

@@ -1,0 +1,632 @@
+//! A backup job: the calling sequence of reference 4.2, the saving of one object (4.3), and the types (6.1).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use backstay_bareos_protocol::{Failure, FromWorker, PluginEntry};
+use backstay_python_runtime::{ByteView, Record, descriptors};
+use backstay_worker::RingWriter;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyString};
+
+use crate::calls::{self, Opened};
+use crate::constants::{event, ft, io, message, option_bit, rc};
+use crate::context::{HostGone, JobContext, error_text, status};
+use crate::link::{Incoming, Link};
+use crate::names;
+use crate::packets::{classes, save, stat_fields};
+use crate::script::{Answer, Command, Script};
+
+/// What IO_READ asks for, in bytes.
+const BLOCK: usize = 262_144;
+/// The same where blocks carry their position.
+const POSITIONED_BLOCK: usize = BLOCK - 8;
+/// How often a read that was interrupted is repeated.
+const INTERRUPTED_READS: u32 = 5;
+/// Errors after which a job gives up.
+const MOST_ERRORS: u32 = 1000;
+/// Attributes of one file may take this many bytes together.
+const MOST_XATTR_BYTES: usize = 1 << 20;
+/// A span is handed over once it is this long.
+const SPAN: u32 = 256 << 10;
+/// Frames are sent at the latest when this many bytes of data wait with them.
+const SEND_AT: usize = 512 << 10;
+/// `io_errno` of a read that was interrupted.
+const EINTR: i32 = 4;
+
+/// A backup job on its way.
+pub(crate) struct Backup<'a> {
+    context: &'a Arc<JobContext>,
+    script: &'a Arc<Script>,
+    link: &'a Link,
+    ring: RingWriter,
+    /// A span that was written and is not handed over yet.
+    span: Option<(u64, u32)>,
+    unsent: usize,
+    announced: u64,
+    file_index: i32,
+    /// First names of files with several links, by device and inode.
+    hard_links: HashMap<(u32, u64), (Vec<u8>, i32)>,
+}
+
+/// A SavePacket, read back.
+struct Saved<'py> {
+    file_type: i32,
+    fname: Bound<'py, PyString>,
+    name: Vec<u8>,
+    link: Vec<u8>,
+    entry: PluginEntry,
+}
+
+/// What becomes of an announced object by its type alone.
+enum Treatment {
+    /// It is saved.
+    Save,
+    /// It is saved, and this is said.
+    SaveAndSay(String),
+    /// It is not saved by its rule: class and text of the message, if there is one, and the rule.
+    Skip(Option<(i32, String)>, &'static str),
+    /// It could not be saved: text of the message.
+    Fail(String),
+}
+
+impl<'a> Backup<'a> {
+    pub(crate) fn new(context: &'a Arc<JobContext>, script: &'a Arc<Script>, link: &'a Link, ring: RingWriter) -> Self {
+        Self {
+            context,
+            script,
+            link,
+            ring,
+            span: None,
+            unsent: 0,
+            announced: 0,
+            file_index: 0,
+            hard_links: HashMap::new(),
+        }
+    }
+
+    /// Runs the job; returns how many objects were announced.
+    pub(crate) fn run(mut self, py: Python<'_>) -> Result<u64, HostGone> {
+        let context = self.context;
+        if context.spec.level != 'F' {
+            let text = format!("backups of level {} are not supported yet, only full ones (F)\n", context.spec.level);
+            context.message(message::FATAL, text);
+        }
+        for definition in &context.spec.definitions {
+            if context.delivers(event::PLUGIN_COMMAND) {
+                // What it answers is ignored at this point.
+                let _ = self.script.command(py, definition);
+            }
+        }
+        self.script.event(py, event::END_FILE_SET);
+        for text in &context.spec.overrides {
+            self.script.new_options(py, text);
+        }
+        if context.is_stopped() {
+            // The job ends before the backup begins, so that nothing has to be closed.
+            return Ok(0);
+        }
+        context.set_job_type(b'B');
+        context.set_status(status::BLOCKED);
+        self.script.event(py, event::START_BACKUP_JOB);
+        context.set_status(status::RUNNING);
+        context.show_accurate_options();
+        for (number, definition) in (0_u32..).zip(&context.spec.definitions) {
+            if context.is_stopped() {
+                break;
+            }
+            self.plugin_line(py, number, definition)?;
+        }
+        context.set_status(status::TERMINATED);
+        self.script.event(py, event::END_BACKUP_JOB);
+        self.script.event(py, event::JOB_END);
+        Ok(self.announced)
+    }
+
+    /// One `Plugin =` line.
+    fn plugin_line(&mut self, py: Python<'_>, number: u32, definition: &str) -> Result<(), HostGone> {
+        if self.context.delivers(event::BACKUP_COMMAND) {
+            let command = self.script.command(py, definition);
+            if !command.is_ok() {
+                self.refused(definition, &command);
+                return Ok(());
+            }
+        }
+        let command = PyString::new(py, definition);
+        while !self.context.is_stopped() {
+            match self.object(py, number, &command) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(Trouble::Gone(gone)) => return Err(gone),
+                Err(Trouble::Python(error)) => {
+                    // Not the plugin's doing: memory, or an interpreter that is broken.
+                    self.script.report(py, &error);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn refused(&self, definition: &str, command: &Command) {
+        let reason = match command {
+            Command::NotLoaded(reason) => reason.clone(),
+            Command::Answered(answer) => format!("parse_plugin_definition answered {}", answer.rc()),
+        };
+        if matches!(command, Command::NotLoaded(_)) && !self.context.is_stopped() {
+            self.context.message(message::FATAL, format!("Command plugin \"{definition}\": {reason}.\n"));
+        }
+        self.context.fail(&format!("Command plugin \"{definition}\": {reason}."));
+    }
+
+    /// One round of start_backup_file, saving, end_backup_file. False: the line is finished.
+    fn object(&mut self, py: Python<'_>, number: u32, command: &Bound<'_, PyString>) -> Result<bool, Trouble> {
+        let packet = calls::save_packet(py, command, self.context.spec.flags)?;
+        let mut answer = self.script.call(py, intern!(py, "start_backup_file"), (packet.as_any(),));
+        let mut saved = None;
+        if answer.is_ok() {
+            self.announced += 1;
+            self.ring.announce();
+            match self.read_back(py, number, &packet) {
+                Ok(object) => saved = Some(object),
+                Err(error) => {
+                    let reason = self.script.report(py, &error);
+                    self.not_saved(shown_name(&packet), Err(Failure { errno: 0, message: reason }))?;
+                    answer = Answer::Raised;
+                }
+            }
+        }
+        let definition = command.to_string_lossy();
+        let Some(saved) = saved else {
+            match answer.rc() {
+                rc::STOP => return Ok(false),
+                rc::SKIP => return Ok(true),
+                rc::ERROR => {
+                    let text = format!("Command plugin \"{definition}\": startBackupFile failed.\n");
+                    self.context.message(message::FATAL, text);
+                }
+                _ => {
+                    let text = format!("Command plugin \"{definition}\": unhandled returncode from startBackupFile.\n");
+                    self.context.message(message::ERROR, text);
+                }
+            }
+            return Ok(false);
+        };
+        if saved.file_type == 0 {
+            let text = format!("Command plugin \"{definition}\": no type in startBackupFile packet.");
+            self.context.message(message::FATAL, format!("{text}\n"));
+            self.not_saved(saved.entry.name, Err(Failure { errno: 0, message: text }))?;
+            return Ok(false);
+        }
+        self.save(py, saved)?;
+        let answer = self.script.call0(py, intern!(py, "end_backup_file"));
+        match answer.rc() {
+            rc::MORE => return Ok(true),
+            rc::OK => {}
+            // The contract ends the line without a word here. A line that ends early must not pass for a whole one.
+            code if answer != Answer::Raised => {
+                let kind = if answer == Answer::Code(rc::ERROR) { message::WARNING } else { message::ERROR };
+                let text = format!("Command plugin \"{definition}\": end_backup_file answered {code}, its line ends here.\n");
+                self.context.message(kind, text);
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    /// Reads the packet back as reference 3.3 says.
+    fn read_back<'py>(&self, py: Python<'py>, definition: u32, packet: &Record<'py>) -> PyResult<Saved<'py>> {
+        let text_needed = |text| PyTypeError::new_err(text);
+        let fname = packet.object(save::FNAME).ok_or_else(|| PyRuntimeError::new_err("fname is empty"))?;
+        let fname = fname
+            .cast_into::<PyString>()
+            .map_err(|_| text_needed("fname needs to be of type string \"utf-8\""))?;
+        let link = match packet.object(save::LINK) {
+            None => Vec::new(),
+            Some(link) => names::to_bytes(
+                link.cast::<PyString>()
+                    .map_err(|_| text_needed("if given, link needs to be of type string \"utf-8\""))?,
+            )?,
+        };
+        let statp = packet
+            .value(save::STATP)
+            .ok_or_else(|| PyRuntimeError::new_err("PyStatPacketToNative() failed"))?;
+        let statp = classes(py)?
+            .stat
+            .cast(&statp)
+            .ok_or_else(|| PyTypeError::new_err("statp needs to be of type StatPacket"))?;
+        let flags = packet
+            .object(save::FLAGS)
+            .and_then(|flags| flags.cast_into::<PyByteArray>().ok())
+            .ok_or_else(|| PyTypeError::new_err("flags need to be of type bytearray"))?;
+        let flags: [u8; 5] = flags
+            .to_vec()
+            .try_into()
+            .map_err(|_| PyRuntimeError::new_err("PyByteArray_Size(flags) failed"))?;
+        let file_type = i32::try_from(packet.integer(save::TYPE)).unwrap_or(0);
+        if matches!(file_type, ft::RESTORE_FIRST | ft::PLUGIN_CONFIG | ft::PLUGIN_CONFIG_FILLED) {
+            check_restore_object(packet)?;
+        }
+        let raw_name = names::to_bytes(&fname)?;
+        let delta = packet.integer(save::DELTA_SEQ);
+        let delta_sequence = if option_bit::is_on(flags, option_bit::DELTA) { delta + 1 } else { 0 };
+        let entry = PluginEntry {
+            definition,
+            file_index: 0,
+            file_type,
+            name: raw_name.clone(),
+            link: link.clone(),
+            link_file_index: 0,
+            stat: stat_fields(&statp),
+            flags,
+            delta_sequence: u32::try_from(delta_sequence).unwrap_or(u32::MAX),
+            no_read: packet.flag(save::NO_READ),
+        };
+        Ok(Saved { file_type, fname, name: raw_name, link, entry })
+    }
+
+    /// Saves one object, or says why not (reference 4.3, 6.1).
+    fn save(&mut self, py: Python<'_>, mut saved: Saved<'_>) -> Result<(), Trouble> {
+        if is_directory(saved.file_type) {
+            saved.entry.name = self.directory_name(&saved);
+        }
+        match treatment(&saved) {
+            Treatment::Save => {}
+            Treatment::SaveAndSay(text) => self.context.message(message::INFO, text),
+            Treatment::Skip(text, rule) => {
+                if let Some((kind, text)) = text {
+                    self.context.message(kind, text);
+                }
+                return Ok(self.not_saved(saved.entry.name, Ok(rule.to_owned()))?);
+            }
+            Treatment::Fail(text) => {
+                let failure = Failure { errno: 0, message: text.trim().to_owned() };
+                self.context.not_saved(text);
+                return Ok(self.not_saved(saved.entry.name, Err(failure))?);
+            }
+        }
+        if matches!(saved.file_type, ft::RESTORE_FIRST | ft::PLUGIN_CONFIG) {
+            // Without its restore objects a plugin cannot restore: better no backup than one that only looks like it.
+            let text = "restore objects (FT_RESTORE_FIRST, FT_PLUGIN_CONFIG) are not supported yet".to_owned();
+            self.context.message(message::FATAL, format!("{text}\n"));
+            return Ok(self.not_saved(saved.entry.name, Err(Failure { errno: 0, message: text }))?);
+        }
+        self.file_index += 1;
+        saved.entry.file_index = self.file_index;
+        self.link_names(&mut saved);
+        self.context.send(&FromWorker::Entry(Box::new(saved.entry.clone())))?;
+        let result = if saved.file_type == ft::DELETED { Ok(()) } else { self.contents(py, &saved)? };
+        Ok(self.context.send(&FromWorker::EndEntry(result))?)
+    }
+
+    fn not_saved(&self, name: Vec<u8>, reason: Result<String, Failure>) -> Result<(), HostGone> {
+        self.context.send(&FromWorker::NotSaved { name, reason })
+    }
+
+    /// A directory is stored under its `link`, with a slash at its end.
+    fn directory_name(&self, saved: &Saved<'_>) -> Vec<u8> {
+        let mut name = saved.link.clone();
+        if name.is_empty() {
+            name.clone_from(&saved.name);
+            self.context.message(
+                message::WARNING,
+                format!("The directory {} has no link in its packet; its fname is used.\n", names::shown(&saved.name)),
+            );
+        }
+        if !name.ends_with(b"/") {
+            name.push(b'/');
+        }
+        name
+    }
+
+    /// Further names of a file that was saved already carry no data (reference 6.4).
+    fn link_names(&mut self, saved: &mut Saved<'_>) {
+        let stat = &saved.entry.stat;
+        let linkable = matches!(stat.mode & 0o170_000, 0o100_000 | 0o020_000 | 0o060_000 | 0o010_000 | 0o140_000);
+        if option_bit::is_on(self.context.spec.flags, option_bit::NO_HARD_LINKS) || stat.nlink < 2 || !linkable {
+            return;
+        }
+        match self.hard_links.get(&(stat.dev, stat.ino)) {
+            None => {
+                self.hard_links.insert((stat.dev, stat.ino), (saved.entry.name.clone(), self.file_index));
+            }
+            // The same name once more: the original stores it without data, which would lose the contents in a view
+            // where the last entry of a name counts. It is read again instead.
+            Some((first, _)) if *first == saved.entry.name => {}
+            Some((first, index)) => {
+                saved.entry.file_type = ft::LNKSAVED;
+                saved.entry.link.clone_from(first);
+                saved.entry.link_file_index = *index;
+                saved.entry.no_read = true;
+            }
+        }
+    }
+
+    /// Data, access control list and attributes of the open entry.
+    fn contents(&mut self, py: Python<'_>, saved: &Saved<'_>) -> Result<Result<(), Failure>, Trouble> {
+        let fname = saved.fname.clone().into_any();
+        let mut result = Ok(());
+        if !saved.entry.no_read {
+            let no_atime = option_bit::is_on(self.context.spec.flags, option_bit::NO_ATIME);
+            let flags = if no_atime { rustix::fs::OFlags::NOATIME.bits().cast_signed() } else { 0 };
+            let opened = calls::open(py, self.script, &fname, flags, 0)?;
+            result = match opened {
+                Opened::Failed(errno) => {
+                    let text = format!("Cannot open \"{}\": ERR={}.", names::shown(&saved.name), error_text(errno));
+                    self.context.not_saved(format!("     {text}\n"));
+                    return Ok(Err(Failure { errno, message: text }));
+                }
+                Opened::InCore(descriptor) => self.read_in_core(py, saved, descriptor)?,
+                Opened::InPlugin => self.read_in_plugin(py, saved)?,
+            };
+            calls::close(py, self.script, opened)?;
+        }
+        if !self.context.is_stopped() {
+            self.attributes(py, saved, &fname)?;
+        }
+        Ok(result)
+    }
+
+    /// The host reads the plugin's descriptor itself.
+    fn read_in_core(&mut self, py: Python<'_>, saved: &Saved<'_>, number: i32) -> Result<Result<(), Failure>, HostGone> {
+        let descriptor = match descriptors::duplicate(number) {
+            Ok(descriptor) => descriptor,
+            Err(error) => return Ok(Err(self.read_error(&saved.name, error.raw_os_error().unwrap_or(0), ""))),
+        };
+        py.detach(|| {
+            use std::os::fd::AsFd;
+            self.context.send_with_fd(&FromWorker::DataFd, descriptor.as_fd())
+        })?;
+        // The host holds the only other copy: the plugin's own must be the last when it closes it.
+        drop(descriptor);
+        loop {
+            match self.link.wait(py)? {
+                Incoming::DataFdDone(Ok(_)) => return Ok(Ok(())),
+                Incoming::DataFdDone(Err(failure)) => {
+                    return Ok(Err(self.read_error(&saved.name, failure.errno, &failure.message)));
+                }
+                Incoming::Consumed(position) => self.consumed(position)?,
+                Incoming::Cancelled => {}
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    /// IO_READ until its end (reference 5.3).
+    fn read_in_plugin(&mut self, py: Python<'_>, saved: &Saved<'_>) -> Result<Result<(), Failure>, Trouble> {
+        let positioned = [option_bit::SPARSE, option_bit::OFFSETS];
+        let positioned = positioned.iter().any(|&bit| option_bit::is_on(saved.entry.flags, bit));
+        let count = if positioned { POSITIONED_BLOCK } else { BLOCK };
+        let mut interrupted = 0;
+        loop {
+            if self.context.is_stopped() {
+                self.hand_over()?;
+                return Ok(Err(Failure { errno: 0, message: self.context.reason() }));
+            }
+            let read = calls::plugin_io(py, self.script, io::READ, |packet| {
+                packet.set_integer(crate::packets::io::COUNT, i64::try_from(count).unwrap_or(i64::MAX));
+            })?;
+            if read.status == 0 {
+                self.hand_over()?;
+                return Ok(Ok(()));
+            }
+            if read.status < 0 {
+                if read.errno == EINTR && interrupted < INTERRUPTED_READS && read.answer != Answer::Raised {
+                    interrupted += 1;
+                    continue;
+                }
+                self.hand_over()?;
+                return Ok(Err(self.read_error(&saved.name, read.errno, "")));
+            }
+            let length = usize::try_from(read.status).unwrap_or(usize::MAX);
+            let wrong = match read.packet.value(crate::packets::io::BUF).map(|buffer| ByteView::new(&buffer)) {
+                Some(Ok(view)) if view.len() > count => Some("the plugin's buffer is longer than what was asked for"),
+                Some(Ok(_)) if length > count => Some("the plugin's status is larger than what was asked for"),
+                Some(Ok(view)) if view.len() < length => Some("the plugin's buffer is shorter than its status"),
+                Some(Ok(view)) => {
+                    if !self.put(py, &view, length)? {
+                        continue;
+                    }
+                    interrupted = 0;
+                    None
+                }
+                Some(Err(_)) | None => Some("the plugin's buffer holds no bytes"),
+            };
+            if let Some(wrong) = wrong {
+                self.hand_over()?;
+                return Ok(Err(self.read_error(&saved.name, read.errno, wrong)));
+            }
+        }
+    }
+
+    /// Copies bytes into the ring, waiting for room. False: the job was cancelled meanwhile.
+    fn put(&mut self, py: Python<'_>, view: &ByteView<'_>, length: usize) -> Result<bool, HostGone> {
+        let mut done = 0;
+        while done < length {
+            if let Some((position, written)) = self.ring.write(&view.bytes(py)[done..length]) {
+                done += written as usize;
+                self.span = match self.span {
+                    Some((start, so_far)) => Some((start, so_far + written)),
+                    None => Some((position, written)),
+                };
+                if self.span.is_some_and(|(_, so_far)| so_far >= SPAN) {
+                    self.hand_over()?;
+                }
+                continue;
+            }
+            self.hand_over()?;
+            match self.link.wait(py)? {
+                Incoming::Consumed(position) => self.consumed(position)?,
+                Incoming::Cancelled => {}
+                other => return Err(unexpected(&other)),
+            }
+            if self.context.is_stopped() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn consumed(&mut self, position: u64) -> Result<(), HostGone> {
+        self.ring.consumed(position).map_err(|error| HostGone(error.to_string()))
+    }
+
+    /// Hands the written span over to the host.
+    fn hand_over(&mut self) -> Result<(), HostGone> {
+        let Some((position, length)) = self.span.take() else { return Ok(()) };
+        self.context.send(&FromWorker::Data { position, length })?;
+        self.unsent += length as usize;
+        if self.unsent >= SEND_AT {
+            self.unsent = 0;
+            self.context.flush()?;
+        }
+        Ok(())
+    }
+
+    fn read_error(&self, name: &[u8], errno: i32, detail: &str) -> Failure {
+        let cause = if detail.is_empty() { error_text(errno) } else { detail.to_owned() };
+        let text = format!("Read error on file {}. ERR={cause}", names::shown(name));
+        self.context.message(message::ERROR, format!("{text}\n"));
+        if self.context.errors() > MOST_ERRORS {
+            let errors = self.context.errors();
+            self.context.message(message::FATAL, format!("Too many errors. JobErrors={errors}.\n"));
+        }
+        Failure { errno, message: text }
+    }
+
+    /// get_acl and get_xattr, as far as the file set asks for them (reference 3.9).
+    fn attributes(&self, py: Python<'_>, saved: &Saved<'_>, fname: &Bound<'_, PyAny>) -> Result<(), Trouble> {
+        let flags = self.context.spec.flags;
+        let name = || names::shown(&saved.name);
+        if option_bit::is_on(flags, option_bit::ACL) && saved.file_type != ft::LNK {
+            match calls::get_acl(py, self.script, fname) {
+                Ok(Ok(Some(content))) => self.context.send(&FromWorker::Acl(content))?,
+                Ok(Ok(None)) | Ok(Err(Answer::Raised)) => {}
+                Ok(Err(answer)) => self.context.attribute_error(
+                    message::ERROR,
+                    format!("get_acl of the plugin answered {} for file {}\n", answer.rc(), name()),
+                ),
+                Err(error) => {
+                    self.script.report(py, &error);
+                }
+            }
+        }
+        if !option_bit::is_on(flags, option_bit::XATTR) {
+            return Ok(());
+        }
+        let mut attributes = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let (answer, attribute) = calls::get_xattr(py, self.script, fname)?;
+            if !matches!(answer.rc(), rc::OK | rc::MORE) {
+                if answer != Answer::Raised {
+                    let text = format!("get_xattr of the plugin answered {} for file {}\n", answer.rc(), name());
+                    self.context.attribute_error(message::ERROR, text);
+                }
+                return Ok(());
+            }
+            if let Some(attribute) = attribute {
+                bytes += attribute.0.len() + attribute.1.len() + 8;
+                attributes.push(attribute);
+            }
+            if answer.is_ok() || bytes >= MOST_XATTR_BYTES || self.context.is_stopped() {
+                break;
+            }
+        }
+        if bytes >= MOST_XATTR_BYTES {
+            let text = format!("The attributes of file {} take 1 MiB or more: none of them is saved\n", name());
+            self.context.attribute_error(message::ERROR, text);
+            return Ok(());
+        }
+        for (name, value) in attributes {
+            self.context.send(&FromWorker::Xattr { name, value })?;
+        }
+        Ok(())
+    }
+}
+
+/// What ends a line at once.
+enum Trouble {
+    Gone(HostGone),
+    Python(PyErr),
+}
+
+impl From<HostGone> for Trouble {
+    fn from(gone: HostGone) -> Self {
+        Self::Gone(gone)
+    }
+}
+
+impl From<PyErr> for Trouble {
+    fn from(error: PyErr) -> Self {
+        Self::Python(error)
+    }
+}
+
+fn unexpected(incoming: &Incoming) -> HostGone {
+    HostGone(format!("it sent {incoming:?} in a backup"))
+}
+
+/// The rules for a restore object's fields (reference 3.3).
+fn check_restore_object(packet: &Record<'_>) -> PyResult<()> {
+    let length = packet.integer(save::OBJECT_LEN);
+    if length <= 0 {
+        return Err(PyRuntimeError::new_err("pSavePkt->object_len is <=0"));
+    }
+    let name = packet.value(save::OBJECT_NAME).ok_or_else(|| PyRuntimeError::new_err("object name missing"))?;
+    if !name.is_instance_of::<PyString>() {
+        return Err(PyTypeError::new_err("object name must be unicode type"));
+    }
+    let object = packet.value(save::OBJECT).ok_or_else(|| PyRuntimeError::new_err("object missing"))?;
+    let object = object
+        .cast_into::<PyByteArray>()
+        .map_err(|_| PyTypeError::new_err("object needs to be of type bytearray"))?;
+    if i64::try_from(object.len()).is_ok_and(|bytes| length > bytes) {
+        return Err(PyRuntimeError::new_err("object_len >= len(object)"));
+    }
+    Ok(())
+}
+
+/// Some name for an object whose packet cannot be read.
+fn shown_name(packet: &Record<'_>) -> Vec<u8> {
+    let name = packet.value(save::FNAME).and_then(|name| name.cast_into::<PyString>().ok());
+    name.map(|name| name.to_string_lossy().replace('\0', "").into_bytes()).unwrap_or_default()
+}
+
+fn is_directory(file_type: i32) -> bool {
+    matches!(file_type, ft::DIREND | ft::NORECURSE | ft::NOFSCHG | ft::INVALIDFS | ft::INVALIDDT | ft::REPARSE)
+}
+
+/// The table of reference 6.1.
+fn treatment(saved: &Saved<'_>) -> Treatment {
+    let name = names::shown(&saved.name);
+    match saved.file_type {
+        ft::SPEC if saved.entry.stat.mode & 0o170_000 == 0o140_000 => {
+            Treatment::Skip(Some((message::SKIPPED, format!("     Socket file skipped: {name}\n"))), "socket")
+        }
+        ft::LNKSAVED | ft::REGE | ft::REG | ft::LNK | ft::DIREND | ft::SPEC | ft::RAW | ft::FIFO | ft::REPARSE
+        | ft::DELETED | ft::RESTORE_FIRST | ft::JUNCTION | ft::PLUGIN_CONFIG => Treatment::Save,
+        ft::NORECURSE => Treatment::SaveAndSay(format!("     Recursion turned off. Will not descend into {name}\n")),
+        ft::NOFSCHG => {
+            Treatment::SaveAndSay(format!("     File system change prohibited. Will not descend into {name}\n"))
+        }
+        ft::INVALIDFS => Treatment::SaveAndSay(format!("     Disallowed filesystem. Will not descend into {name}\n")),
+        ft::INVALIDDT => Treatment::SaveAndSay(format!("     Disallowed drive type. Will not descend into {name}\n")),
+        ft::NOACCESS => Treatment::Fail(format!("     Could not access \"{name}\"\n")),
+        ft::NOFOLLOW => Treatment::Fail(format!("     Could not follow link \"{name}\"\n")),
+        ft::NOSTAT => Treatment::Fail(format!("     Could not stat \"{name}\"\n")),
+        ft::NOOPEN => Treatment::Fail(format!("     Could not open directory \"{name}\"\n")),
+        ft::NOCHG | ft::DIRNOCHG => Treatment::Skip(
+            Some((message::SKIPPED, format!("     Unchanged file skipped: {name}\n"))),
+            "unchanged, says the plugin",
+        ),
+        ft::ISARCH => Treatment::Skip(
+            Some((message::NOTSAVED, format!("     Archive file not saved: {name}\n"))),
+            "archive file",
+        ),
+        ft::DIRBEGIN => Treatment::Skip(None, "start of a directory"),
+        other => Treatment::Fail(format!("     Unknown file type {other}; not saved: {name}\n")),
+    }
+}
