@@ -196,6 +196,7 @@ impl Assembler {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // used as a function in map_err
 fn spill_error(error: std::io::Error) -> Error {
     Error::Other(format!(
         "a temporary file in {} failed: {error}. Set TMPDIR to a folder with more room",
