@@ -25,6 +25,7 @@ class Saved:
     statp: object
     data: bytes = b""
     direct: bool = False
+    acl: bytes = b""
     xattrs: list = field(default_factory=list)
 
 
@@ -62,6 +63,10 @@ def back_up(module_name, options):
         record = Saved(name, packet.link, packet.type, packet.statp)
         if not packet.no_read:
             record.data, record.direct = read(module, packet.fname)
+        if packet.type != fd.FT_LNK:
+            acl = fd.AclPacket(fname=packet.fname)
+            if module.get_acl(acl) == fd.bRC_OK and acl.content:
+                record.acl = bytes(acl.content)
         while True:
             xattr = fd.XattrPacket(fname=packet.fname)
             answer = module.get_xattr(xattr)
@@ -118,7 +123,7 @@ def restore(module_name, options, saved, where):
             file_index=index,
             statp=record.statp,
             ofname=where + between + record.name,
-            olname=record.link,
+            olname=where + record.link if record.type == fd.FT_LNKSAVED else record.link,
             where=where,
             original_file_name=record.name,
             original_link_name=record.link,
@@ -129,21 +134,29 @@ def restore(module_name, options, saved, where):
             refused.append(record.name)
         elif status == fd.CF_CREATED:
             module.set_file_attributes(packet)
+            if record.type == fd.FT_DIREND:
+                replay_attributes(module, packet, record)
         elif status != fd.CF_SKIP:
             if status == fd.CF_CORE and record.type not in (fd.FT_REG, fd.FT_REGE):
                 create_as_core(packet)
                 module.set_file_attributes(packet)
+                if record.type == fd.FT_DIREND:
+                    replay_attributes(module, packet, record)
             else:
                 if status == fd.CF_CORE:
                     os.makedirs(os.path.dirname(packet.ofname), exist_ok=True)
                 write(module, packet, record.data)
-                for name, value in record.xattrs:
-                    module.set_xattr(
-                        fd.XattrPacket(fname=packet.ofname, name=bytearray(name), value=bytearray(value))
-                    )
+                replay_attributes(module, packet, record)
         module.end_restore_file()
     module.handle_plugin_event(fd.bEventJobEnd)
     return refused
+
+
+def replay_attributes(module, packet, record):
+    if record.acl:
+        module.set_acl(fd.AclPacket(fname=packet.ofname, content=bytearray(record.acl)))
+    for name, value in record.xattrs:
+        module.set_xattr(fd.XattrPacket(fname=packet.ofname, name=bytearray(name), value=bytearray(value)))
 
 
 def create_as_core(packet):
@@ -153,6 +166,10 @@ def create_as_core(packet):
         os.makedirs(name, exist_ok=True)
     elif packet.type == fd.FT_LNK:
         os.symlink(packet.olname, name)
+    elif packet.type == fd.FT_LNKSAVED:
+        os.link(packet.olname, name)
+    elif packet.type == fd.FT_FIFO:
+        os.mkfifo(name)
     else:
         raise Failed(f"type {packet.type} is not made here")
 
