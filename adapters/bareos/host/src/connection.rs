@@ -78,7 +78,7 @@ impl Connection {
     pub(crate) fn start(&mut self, job: &dyn Job, spec: JobSpec) -> Result<(), Broken> {
         if let Some(worker) = &self.worker {
             // Waiting for ever to send is no option: a worker may stop reading.
-            worker.sender.set_limit(Some(TICK)).map_err(|error| self.failed(job, &error))?;
+            worker.sender.set_limit(Some(TICK)).map_err(|error| self.failed(&error))?;
         }
         let usual = self.limits.silence.replace(START.min(self.limits.silence.unwrap_or(START)));
         self.send(job, &ToWorker::Start(Box::new(spec)))?;
@@ -156,7 +156,8 @@ impl Connection {
         match worker.sender.send(frame) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.flush(job),
-            Err(error) => Err(self.failed(job, &error)),
+            Err(error) if is_deaf(&error) => Ok(()),
+            Err(error) => Err(self.failed(&error)),
         }
     }
 
@@ -179,7 +180,8 @@ impl Connection {
                     }
                     self.watch(job)?;
                 }
-                Err(error) => return Err(self.failed(job, &error)),
+                Err(error) if is_deaf(&error) => return Ok(()),
+                Err(error) => return Err(self.failed(&error)),
             }
         }
     }
@@ -198,7 +200,7 @@ impl Connection {
                 Ok(Waited::Ready) => return Ok(if self.is_stopping() { Turn::Cancelled } else { Turn::Ready }),
                 Ok(Waited::Ended) => return Err(self.gone()),
                 Ok(Waited::TimedOut) => {}
-                Err(error) => return Err(self.failed(job, &error)),
+                Err(error) => return Err(self.failed(&error)),
             }
             self.watch(job)?;
             if self.is_stopping() {
@@ -276,6 +278,7 @@ impl Connection {
     /// The worker said its last word: it ends, and everything that it started.
     pub(crate) fn finish(&mut self, job: &dyn Job) {
         let Some(worker) = self.worker.take() else { return };
+        self.last_announced = worker.backup.announced();
         let exit = match worker.end(ENDING) {
             Ok(backstay_worker::Exit::Status(0)) => return,
             Ok(exit) => exit.to_string(),
@@ -301,16 +304,7 @@ impl Connection {
         self.broken(format!("the plugin worker broke the protocol and was killed: {what}"))
     }
 
-    fn failed(&mut self, job: &dyn Job, error: &io::Error) -> Broken {
-        if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) {
-            // It died: what it still said counts.
-            while let Ok(Some(frame)) = self.from_socket(Duration::ZERO) {
-                if let (FromWorker::Message { kind, text }, None) = frame {
-                    self.message(job, kind, &text);
-                }
-            }
-            return self.gone();
-        }
+    fn failed(&mut self, error: &io::Error) -> Broken {
         self.broken(format!("the connection to the plugin worker failed: {error}"))
     }
 
@@ -357,6 +351,12 @@ impl Connection {
         }
         job.message(level, &self.speaker, text);
     }
+}
+
+/// A worker that hears nothing any more has ended, perhaps well: what it said before still waits to be read, and the end
+/// of that is what tells.
+fn is_deaf(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// Why a job was cancelled, in words.

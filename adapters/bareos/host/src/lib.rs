@@ -9,6 +9,8 @@ mod connection;
 mod definition;
 mod modules;
 mod options;
+#[cfg(test)]
+mod scripted;
 mod sink;
 mod source;
 mod view;

@@ -31,6 +31,9 @@ pub struct BareosOptions {
     pub overrides: Vec<String>,
     /// Folders on `sys.path` behind `module_path`, before our helper modules.
     pub plugin_path: Vec<PathBuf>,
+    /// The program that runs plugins; none: the variable `BACKSTAY_PYTHON_WORKER`, else `backstay-python` beside the
+    /// running program, else in PATH.
+    pub worker_program: Option<PathBuf>,
     /// The interpreter, or a virtual environment; none: the worker's default, `/usr/bin/python3`.
     pub python: Option<PathBuf>,
     /// Option bits of each SavePacket.
@@ -70,6 +73,7 @@ impl BareosOptions {
             since: 0,
             overrides: Vec::new(),
             plugin_path: Vec::new(),
+            worker_program: None,
             python: None,
             flags: DEFAULT_FLAGS,
             debug_level: 0,
@@ -83,12 +87,11 @@ impl BareosOptions {
 
     /// The arguments of the worker program.
     pub(crate) fn arguments(&self) -> Vec<std::ffi::OsString> {
-        let mut arguments = Vec::new();
+        let mut arguments = vec!["bareos-fd".into()];
         if let Some(python) = &self.python {
             arguments.push("--python".into());
             arguments.push(python.into());
         }
-        arguments.push("bareos-fd".into());
         arguments
     }
 

@@ -69,7 +69,7 @@ impl BareosSink {
         Self { definitions, options, job, where_prefix: String::new(), connection: None, output: None, open: None }
     }
 
-    fn begin_with(&mut self, mut worker: Worker) -> Result<(), Fatal> {
+    pub(crate) fn begin_with(&mut self, mut worker: Worker) -> Result<(), Fatal> {
         let spec = self.options.job_spec(Task::Restore, self.job.id(), Vec::new())?;
         self.where_prefix = spec.where_prefix.clone().unwrap_or_default();
         let speaker = self

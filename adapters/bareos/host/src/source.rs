@@ -91,7 +91,10 @@ impl Source for BareosSource {
 
 /// Starts the worker program. The calling thread has to live as long as the worker.
 pub(crate) fn spawn(options: &BareosOptions) -> Result<Worker, Fatal> {
-    let program = supervisor::locate(WORKER_PROGRAM, WORKER_VARIABLE).map_err(|error| Fatal(error.to_string()))?;
+    let program = match &options.worker_program {
+        Some(program) => program.clone(),
+        None => supervisor::locate(WORKER_PROGRAM, WORKER_VARIABLE).map_err(|error| Fatal(error.to_string()))?,
+    };
     Worker::spawn(&program, &options.arguments()).map_err(|error| Fatal(error.to_string()))
 }
 
