@@ -114,16 +114,16 @@ pub struct PluginOptions {
     /// The client's name as plugins see it [default: the host's name, with "-fd"]
     #[arg(long, value_name = "NAME")]
     pub client: Option<String>,
-    /// The working folder as plugins see it [default: a new one below the folder for temporary files]
+    /// The working folder as plugins see it [default: "work" in the state folder]
     #[arg(long, value_name = "DIR")]
     pub working_dir: Option<PathBuf>,
-    /// How long one call into a plugin may take before its worker is ended [default: no limit]
+    /// How long a plugin may do nothing at all before it is cancelled [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = format::parse_duration)]
     pub plugin_timeout: Option<Duration>,
     /// How long a plugin has to end in good order after a cancel
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = format::parse_duration)]
     pub cancel_grace: Duration,
-    /// The Python interpreter, or the folder of a virtual environment, that plugins run in
-    #[arg(long, value_name = "PATH", default_value = "/usr/bin/python3")]
-    pub python: PathBuf,
+    /// The Python interpreter, or the folder of a virtual environment, that plugins run in [default: /usr/bin/python3]
+    #[arg(long, value_name = "PATH")]
+    pub python: Option<PathBuf>,
 }

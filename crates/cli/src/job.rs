@@ -43,18 +43,3 @@ fn message(output: &Output, level: MessageLevel, source: &str, text: &str) {
         }
     }
 }
-
-/// This host's name.
-#[must_use]
-pub fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// The user's name; their number where they have none.
-#[must_use]
-pub fn user() -> String {
-    uzers::get_current_username().map_or_else(
-        || rustix::process::getuid().as_raw().to_string(),
-        |name| name.to_string_lossy().into_owned(),
-    )
-}

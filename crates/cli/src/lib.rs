@@ -98,9 +98,8 @@ fn mistake(report: &str, arguments: &[OsString]) -> String {
         }
     }
     let root = Cli::command();
-    let command = arguments.iter().skip(1).filter_map(|word| word.to_str()).find(|word| {
-        root.find_subcommand(word).is_some()
-    });
+    let command =
+        arguments.iter().skip(1).filter_map(|word| word.to_str()).find(|word| root.find_subcommand(word).is_some());
     let help = command.map_or_else(|| "backstay --help".to_owned(), |name| format!("backstay {name} --help"));
     format!("{} (try \"{help}\")", parts.join("; "))
 }

@@ -60,7 +60,8 @@ impl Output {
     /// # Errors
     /// As [`Output::line`].
     pub fn object<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
-        let mut text = serde_json::to_vec(value).map_err(|error| Failure::fatal(format!("cannot write JSON: {error}")))?;
+        let mut text =
+            serde_json::to_vec(value).map_err(|error| Failure::fatal(format!("cannot write JSON: {error}")))?;
         text.push(b'\n');
         let mut out = self.lock();
         out.write_all(&text)?;
@@ -120,6 +121,15 @@ impl Output {
             for line in text.lines() {
                 self.stderr_line(&format!("    {line}"));
             }
+        }
+    }
+
+    /// Something that a check found wrong, on standard error; the check goes on.
+    pub fn check_error(&self, message: &str) {
+        if self.json {
+            self.stderr_object(&serde_json::json!({"message_type": "error", "message": one_line(message)}));
+        } else {
+            self.stderr_line(&format!("{} {}", self.paint("31", "error:"), one_line(message)));
         }
     }
 

@@ -147,9 +147,11 @@ fn prompt(new: bool) -> Result<Password, Failure> {
     const NONE: &str = "no password: use --password-file, --password-command or the variable BACKSTAY_PASSWORD";
     let mut terminal = File::options().read(true).write(true).open("/dev/tty").map_err(|_| Failure::fatal(NONE))?;
     let ask = |terminal: &mut File, question: &str| {
-        ask(terminal, question).map_err(|error| Failure::fatal(format!("cannot read a password from the terminal: {error}")))
+        ask(terminal, question)
+            .map_err(|error| Failure::fatal(format!("cannot read a password from the terminal: {error}")))
     };
-    let first = ask(&mut terminal, if new { "Password for the new repository: " } else { "Password of the repository: " })?;
+    let first =
+        ask(&mut terminal, if new { "Password for the new repository: " } else { "Password of the repository: " })?;
     if new && ask(&mut terminal, "The same password again: ")?.0 != first.0 {
         return Err(Failure::fatal("the two passwords differ: nothing was done"));
     }

@@ -1,12 +1,27 @@
 //! Bareos plugins as the command line names them: definitions, how they run, backup and restore.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use backstay_core::Source;
+use backstay_bareos_host::{BareosOptions, BareosSink};
+use backstay_core::{Job, Outcome, Source, Tally, Verdict};
+use backstay_engine::job::state_directory;
+use backstay_engine::ledger::{INTERNAL_DIRECTORY, LedgerReader};
+use backstay_engine::restore_through::{ThroughObserver, restore_through};
+use backstay_repository::pattern::{PatternError, Patterns};
+use backstay_repository::{Reader, Repository};
 use jiff::Zoned;
 
 use crate::args::PluginOptions;
-use crate::failure::Failure;
+use crate::commands::restore::{OverwriteChoice, RestoreArgs};
+use crate::failure::{Failure, chain, one_line};
+use crate::format::{self, count};
+use crate::output::Output;
+use crate::progress::{Counters, Progress, Work};
+use crate::selection::{Selected, reader};
+use crate::session::Session;
+use crate::{job, signals};
 
 /// All definitions: those of the command line, then those in files.
 ///
@@ -31,4 +46,240 @@ pub fn definitions(texts: &[String], files: &[PathBuf]) -> Result<Vec<String>, F
         definitions.push(text.to_owned());
     }
     Ok(definitions)
+}
+
+/// How the options say that plugins run.
+fn options(options: &PluginOptions, verbosity: u8) -> BareosOptions {
+    let mut bareos = BareosOptions::new(state_directory());
+    bareos.job_name.clone_from(&options.job_name);
+    if let Some(client) = &options.client {
+        bareos.client.clone_from(client);
+    }
+    bareos.working_directory.clone_from(&options.working_dir);
+    bareos.python.clone_from(&options.python);
+    bareos.callback_timeout = options.plugin_timeout;
+    bareos.cancel_grace = options.cancel_grace;
+    // Bareos' own plugins use levels 100 to 250.
+    bareos.debug_level = match verbosity {
+        0 | 1 => 0,
+        2 => 100,
+        _ => 1000,
+    };
+    bareos
+}
+
+/// The sources that announce what the definitions name.
+///
+/// # Errors
+/// When a definition is none.
+pub fn sources(
+    plugin: &PluginOptions,
+    since: Option<&Zoned>,
+    verbosity: u8,
+    definitions: &[String],
+) -> Result<Vec<Box<dyn Source>>, Failure> {
+    if definitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut options = options(plugin, verbosity);
+    options.since = since.map_or(0, |time| time.timestamp().as_second());
+    let sources = backstay_bareos_host::sources(definitions, &options)
+        .map_err(|error| Failure::fatal(format!("the plugin definition cannot be used: {}", chain(&error))))?;
+    Ok(sources.into_iter().map(|source| Box::new(source) as Box<dyn Source>).collect())
+}
+
+/// Restores a snapshot's plugin data through the plugins that saved it.
+///
+/// # Errors
+/// When the snapshot holds none, a plugin cannot start or stops before its end, or entries failed.
+pub fn restore(
+    args: &RestoreArgs,
+    session: &Session,
+    repository: &Arc<Repository>,
+    selected: &Selected,
+    target: &Path,
+) -> Result<(), Failure> {
+    let output = &session.output;
+    let pattern = |error: PatternError| Failure::fatal(error.to_string());
+    let include = Patterns::new(&args.patterns.include, &args.patterns.iinclude).map_err(pattern)?;
+    let exclude = Patterns::new(&args.patterns.exclude, &args.patterns.iexclude).map_err(pattern)?;
+    let below = components(&selected.path);
+    let wanted = |name: &[u8]| {
+        let parts = components(name);
+        let path: Vec<u8> = parts.iter().flat_map(|part| [b"/", *part].concat()).collect();
+        parts.starts_with(&below) && (include.is_empty() || include.matches(&path)) && !exclude.matches(&path)
+    };
+
+    let reader = reader(repository)?;
+    let names = ledgers(&reader, selected)?;
+    let mut options = options(&args.plugin, output.verbosity);
+    options.where_prefix = Some(target.to_owned());
+    options.replace = if args.overwrite == Some(OverwriteChoice::Never) { 'n' } else { 'a' };
+    options.overrides.extend(args.plugin_options.clone());
+    let job = Arc::new(job::control(session, repository)?);
+
+    output.note(&format!("restoring snapshot {} through its plugins to {}", selected.id.short(), target.display()));
+    let started = Instant::now();
+    let mut progress = Progress::start(output, Work::Restore);
+    let watch = Watch { output: Arc::clone(output), counters: Arc::clone(progress.counters()) };
+    let mut tally = Tally::default();
+    let mut bytes = 0;
+    let mut verdict = Verdict::Complete;
+    for name in &names {
+        let mut ledger = LedgerReader::open(&reader, &selected.snapshot.tree, name)?;
+        let definitions = ledger.header().definitions.clone();
+        let mut sink = BareosSink::new(definitions, options.clone(), Arc::clone(&job) as Arc<dyn Job>);
+        let report = restore_through(&reader, &mut ledger, &mut sink, &wanted, &*job, &watch)?;
+        tally.add(&report.tally);
+        bytes += report.bytes;
+        verdict = worse(verdict, report.verdict);
+        if matches!(verdict, Verdict::Partial(_)) {
+            break;
+        }
+    }
+    progress.finish();
+    let elapsed = started.elapsed();
+    if output.json {
+        output.object(&summary_object(&tally, bytes, &verdict, elapsed))?;
+    } else if !output.quiet {
+        output.line(&words(&tally, bytes, &verdict, elapsed))?;
+    }
+    match verdict {
+        Verdict::Complete => Ok(()),
+        Verdict::WithErrors => Err(Failure::WithErrors),
+        Verdict::Partial(reason) => {
+            let text = format!("the restore did not reach its end: {reason}");
+            Err(if signals::interrupted() { Failure::Interrupted(text) } else { Failure::Fatal(text) })
+        }
+    }
+}
+
+fn components(path: &[u8]) -> Vec<&[u8]> {
+    path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect()
+}
+
+/// The names of the plugin sources whose ledgers the snapshot holds.
+fn ledgers(reader: &Reader, selected: &Selected) -> Result<Vec<String>, Failure> {
+    let root = &selected.snapshot.tree;
+    let tree = match reader.node_at(root, INTERNAL_DIRECTORY.as_bytes())?.and_then(|node| node.subtree) {
+        Some(id) => reader.tree(&id)?,
+        None => {
+            return Err(Failure::fatal(format!(
+                "snapshot {} holds nothing that a plugin saved: restore it without --through-plugin",
+                selected.id.short()
+            )));
+        }
+    };
+    Ok(tree.nodes.iter().map(|node| String::from_utf8_lossy(&node.name).into_owned()).collect())
+}
+
+fn worse(one: Verdict, other: Verdict) -> Verdict {
+    match (one, other) {
+        (Verdict::Partial(reason), _) | (_, Verdict::Partial(reason)) => Verdict::Partial(reason),
+        (Verdict::WithErrors, _) | (_, Verdict::WithErrors) => Verdict::WithErrors,
+        (Verdict::Complete, Verdict::Complete) => Verdict::Complete,
+    }
+}
+
+fn summary_object(tally: &Tally, bytes: u64, verdict: &Verdict, elapsed: Duration) -> serde_json::Value {
+    let (word, reason) = match verdict {
+        Verdict::Complete => ("complete", None),
+        Verdict::WithErrors => ("with errors", None),
+        Verdict::Partial(reason) => ("partial", Some(reason)),
+    };
+    let mut object = serde_json::json!({
+        "message_type": "summary",
+        "total_files": tally.announced,
+        "files_restored": tally.saved,
+        "files_skipped": tally.skipped,
+        "bytes_restored": bytes,
+        "seconds_elapsed": elapsed.as_secs(),
+        "error_count": tally.failed + tally.lost,
+        "verdict": word,
+        "entries": tally,
+    });
+    if let (Some(map), Some(reason)) = (object.as_object_mut(), reason) {
+        map.insert("reason".to_owned(), reason.as_str().into());
+    }
+    object
+}
+
+fn words(tally: &Tally, bytes: u64, verdict: &Verdict, elapsed: Duration) -> String {
+    let last = match verdict {
+        Verdict::Complete => "complete".to_owned(),
+        Verdict::WithErrors => format!("with errors: {} failed", count(tally.failed + tally.lost, "entry", "entries")),
+        Verdict::Partial(reason) => format!("partial: {}", one_line(reason)),
+    };
+    format!(
+        "Handed {} to the plugin ({}) in {}\nEntries: {} chosen = {} restored + {} left out by the plugin + {} failed + {} lost\n{last}",
+        count(tally.announced, "entry", "entries"),
+        format::bytes(bytes),
+        format::duration(elapsed),
+        tally.announced,
+        tally.saved + tally.unchanged,
+        tally.skipped,
+        tally.failed,
+        tally.lost
+    )
+}
+
+/// Hears how a restore through a plugin goes on.
+struct Watch {
+    output: Arc<Output>,
+    counters: Arc<Counters>,
+}
+
+impl ThroughObserver for Watch {
+    fn entry(&self, name: &[u8], outcome: &Outcome, size: u64) {
+        self.counters.current(name);
+        let path = format::path(name);
+        match outcome {
+            Outcome::Saved | Outcome::Unchanged => {
+                self.counters.add(1, size);
+                self.output.verbose(2, &format!("restored  {path} ({})", format::bytes(size)));
+            }
+            Outcome::Skipped(rule) => self.output.verbose(2, &format!("skipped   {path} ({rule})")),
+            Outcome::Failed(error) => {
+                self.counters.error();
+                self.output.item_error("restore", &path, &error.message, error.traceback.as_deref());
+            }
+            Outcome::Lost => {
+                self.counters.error();
+                self.output.item_error("restore", &path, "the plugin died before it was done with it", None);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_come_from_the_command_line_and_from_files_without_their_last_line_break() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("definition");
+        std::fs::write(&file, "python:module_name=b:password=hush\n").unwrap();
+        let found = definitions(&["python:module_name=a".to_owned()], &[file]).unwrap();
+        assert_eq!(found, ["python:module_name=a", "python:module_name=b:password=hush"]);
+    }
+
+    #[test]
+    fn an_empty_definition_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("definition");
+        std::fs::write(&file, "\n").unwrap();
+        assert!(definitions(&[], &[file]).is_err());
+        assert!(definitions(&[" ".to_owned()], &[]).is_err());
+        assert!(definitions(&[], &[folder.path().join("missing")]).is_err());
+    }
+
+    #[test]
+    fn the_worst_verdict_counts() {
+        let partial = || Verdict::Partial("x".to_owned());
+        assert_eq!(worse(Verdict::Complete, Verdict::WithErrors), Verdict::WithErrors);
+        assert_eq!(worse(partial(), Verdict::Complete), partial());
+        assert_eq!(worse(Verdict::WithErrors, partial()), partial());
+        assert_eq!(worse(Verdict::Complete, Verdict::Complete), Verdict::Complete);
+    }
 }

@@ -28,14 +28,14 @@ pub enum Work {
     Backup,
     /// `files_restored`, `bytes_restored`.
     Restore,
-    /// Packs and their bytes.
+    /// Steps of one stage after the other.
     Check,
 }
 
 /// What was done so far. Every thread of the work counts here; one thread shows it.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Files (packs, for a check) that are done.
+    /// Files (steps, for a check) that are done.
     pub files: AtomicU64,
     /// Bytes that are done.
     pub bytes: AtomicU64,
@@ -65,6 +65,15 @@ impl Counters {
     pub fn expect(&self, files: u64, bytes: u64) {
         self.total_files.store(files, Ordering::Relaxed);
         self.total_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Begins a stage of `total` steps, 0 if their number is not known.
+    pub fn stage(&self, name: &str, total: u64) {
+        self.files.store(0, Ordering::Relaxed);
+        self.total_files.store(total, Ordering::Relaxed);
+        let mut current = lock(&self.current);
+        current.clear();
+        current.push_str(name);
     }
 
     /// Says what is being worked on; skipped when another thread is just saying it.
@@ -140,7 +149,7 @@ fn show(output: &Output, work: Work, counters: &Counters, stop: &(Mutex<bool>, C
     let terminal = std::io::stderr().is_terminal();
     let bar = (!output.json && terminal).then(|| {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        bar.set_style(style(false));
+        bar.set_style(style(work, false));
         output.set_bar(&bar);
         bar
     });
@@ -160,21 +169,22 @@ fn show(output: &Output, work: Work, counters: &Counters, stop: &(Mutex<bool>, C
         }
         let state = State::of(counters, start);
         if let Some(bar) = &bar {
-            if state.total_bytes > 0 {
-                if !known {
-                    bar.set_style(style(true));
-                    known = true;
-                }
-                bar.set_length(state.total_bytes.max(state.bytes));
+            let (done, total) = state.measure(work);
+            if (total > 0) != known {
+                known = total > 0;
+                bar.set_style(style(work, known));
             }
-            bar.set_position(state.bytes);
+            if known {
+                bar.set_length(total.max(done));
+            }
+            bar.set_position(done);
             bar.set_message(state.people(work, &counters.current_text()));
         } else if output.json {
             // Nobody to tell when standard output is gone: the work itself goes on.
             let _ = output.object(&state.object(work, &counters.current_text()));
             let _ = output.flush();
         } else {
-            output.note(&state.line(work));
+            output.note(&state.line(work, &counters.current_text()));
         }
     }
     if let Some(bar) = bar {
@@ -182,11 +192,14 @@ fn show(output: &Output, work: Work, counters: &Counters, stop: &(Mutex<bool>, C
     }
 }
 
-fn style(known: bool) -> ProgressStyle {
-    let template = if known {
-        "[{elapsed}] {bar:24} {percent:>3}%  {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left  {wide_msg}"
-    } else {
-        "[{elapsed}] {spinner}  {binary_bytes}  {binary_bytes_per_sec}  {wide_msg}"
+fn style(work: Work, known: bool) -> ProgressStyle {
+    let template = match (work, known) {
+        (Work::Check, true) => "[{elapsed}] {bar:24} {percent:>3}%  {pos}/{len}  {per_sec}  {eta} left  {wide_msg}",
+        (Work::Check, false) => "[{elapsed}] {spinner}  {pos}  {per_sec}  {wide_msg}",
+        (_, true) => {
+            "[{elapsed}] {bar:24} {percent:>3}%  {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left  {wide_msg}"
+        }
+        (_, false) => "[{elapsed}] {spinner}  {binary_bytes}  {binary_bytes_per_sec}  {wide_msg}",
     };
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
@@ -215,46 +228,51 @@ impl State {
         }
     }
 
-    /// Bytes in a second, on average.
-    fn rate(&self) -> f64 {
-        self.bytes as f64 / self.elapsed.as_secs_f64().max(0.001)
+    /// What the bar shows: how much is done, and of how much (0: not known).
+    fn measure(&self, work: Work) -> (u64, u64) {
+        if work == Work::Check { (self.files, self.total_files) } else { (self.bytes, self.total_bytes) }
     }
 
-    fn fraction(&self) -> Option<f64> {
-        (self.total_bytes > 0).then(|| (self.bytes as f64 / self.total_bytes as f64).min(1.0))
+    /// Bytes, or steps, in a second, on average.
+    fn rate(&self, work: Work) -> f64 {
+        self.measure(work).0 as f64 / self.elapsed.as_secs_f64().max(0.001)
     }
 
-    fn left(&self) -> Option<Duration> {
-        let rate = self.rate();
-        (self.total_bytes > self.bytes && rate > 1.0)
-            .then(|| Duration::from_secs_f64(((self.total_bytes - self.bytes) as f64 / rate).min(1e9)))
+    fn fraction(&self, work: Work) -> Option<f64> {
+        let (done, total) = self.measure(work);
+        (total > 0).then(|| (done as f64 / total as f64).min(1.0))
+    }
+
+    fn left(&self, work: Work) -> Option<Duration> {
+        let (done, total) = self.measure(work);
+        let rate = self.rate(work);
+        (total > done && rate > 0.01).then(|| Duration::from_secs_f64(((total - done) as f64 / rate).min(1e9)))
     }
 
     fn people(&self, work: Work, current: &str) -> String {
-        let (one, many) = if work == Work::Check { ("pack", "packs") } else { ("file", "files") };
-        let mut text = format::count(self.files, one, many);
+        let mut text = if work == Work::Check { one_line(current) } else { format::count(self.files, "file", "files") };
         if self.errors > 0 {
             text.push_str(&format!(", {}", format::count(self.errors, "error", "errors")));
         }
-        if !current.is_empty() {
+        if work != Work::Check && !current.is_empty() {
             text.push_str("  ");
             text.push_str(&one_line(current));
         }
         text
     }
 
-    fn line(&self, work: Work) -> String {
+    fn line(&self, work: Work, current: &str) -> String {
         let mut text = format!("[{}]", format::duration(self.elapsed));
-        if let Some(fraction) = self.fraction() {
+        if let Some(fraction) = self.fraction(work) {
             text.push_str(&format!(" {:.1} %,", fraction * 100.0));
         }
-        text.push_str(&format!(
-            " {}, {}, {}/s",
-            self.people(work, ""),
-            format::bytes(self.bytes),
-            format::bytes(self.rate() as u64)
-        ));
-        if let Some(left) = self.left() {
+        if work == Work::Check {
+            text.push_str(&format!(" {}, {} done", self.people(work, current), self.files));
+        } else {
+            let rate = format::bytes(self.rate(work) as u64);
+            text.push_str(&format!(" {}, {}, {rate}/s", self.people(work, ""), format::bytes(self.bytes)));
+        }
+        if let Some(left) = self.left(work) {
             text.push_str(&format!(", {} left", format::duration(left)));
         }
         text
@@ -266,14 +284,14 @@ impl State {
         let (files, bytes) = match work {
             Work::Backup => ("files_done", "bytes_done"),
             Work::Restore => ("files_restored", "bytes_restored"),
-            Work::Check => ("packs_done", "bytes_done"),
+            Work::Check => ("steps_done", "bytes_done"),
         };
-        let total_files = if work == Work::Check { "total_packs" } else { "total_files" };
+        let total_files = if work == Work::Check { "total_steps" } else { "total_files" };
         object.insert("message_type".to_owned(), "status".into());
-        object.insert("percent_done".to_owned(), self.fraction().unwrap_or(0.0).into());
+        object.insert("percent_done".to_owned(), self.fraction(work).unwrap_or(0.0).into());
         for (name, number) in [
             ("seconds_elapsed", self.elapsed.as_secs()),
-            ("seconds_remaining", self.left().map_or(0, |left| left.as_secs())),
+            ("seconds_remaining", self.left(work).map_or(0, |left| left.as_secs())),
             (total_files, self.total_files),
             (files, self.files),
             ("total_bytes", self.total_bytes),
@@ -284,7 +302,9 @@ impl State {
                 object.insert(name.to_owned(), number.into());
             }
         }
-        if !current.is_empty() {
+        if work == Work::Check {
+            object.insert("stage".to_owned(), current.into());
+        } else if !current.is_empty() {
             object.insert("current_files".to_owned(), vec![current].into());
         }
         Value::Object(object)
@@ -309,7 +329,7 @@ mod tests {
     #[test]
     fn a_line_says_how_far_how_fast_and_how_long() {
         assert_eq!(
-            half().line(Work::Backup),
+            half().line(Work::Backup, "/a"),
             "[0:10] 50.0 %, 3 files, 1 error, 1.000 MiB, 102.400 KiB/s, 0:10 left"
         );
     }
@@ -319,8 +339,16 @@ mod tests {
         let object = half().object(Work::Backup, "/a");
         let keys: Vec<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
         for key in [
-            "message_type", "percent_done", "seconds_elapsed", "seconds_remaining", "total_files", "files_done",
-            "total_bytes", "bytes_done", "error_count", "current_files",
+            "message_type",
+            "percent_done",
+            "seconds_elapsed",
+            "seconds_remaining",
+            "total_files",
+            "files_done",
+            "total_bytes",
+            "bytes_done",
+            "error_count",
+            "current_files",
         ] {
             assert!(keys.contains(&key), "{key}");
         }

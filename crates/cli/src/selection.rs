@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use backstay_core::Id;
 use backstay_repository::reader::Reader;
-use backstay_repository::repository::{Repository, SnapshotFilter};
-use backstay_repository::snapshot::Snapshot;
+use backstay_repository::repository::Repository;
+use backstay_repository::snapshot::{Snapshot, SnapshotFilter};
 
 use crate::args::SnapshotFilterOptions;
 use crate::failure::Failure;

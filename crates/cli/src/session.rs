@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use backstay_core::Store;
 use backstay_repository::error::Error;
-use backstay_repository::repository::Repository;
+use backstay_repository::repository::{OpenOptions, Repository};
 use backstay_stores::LocalStore;
 
 use crate::args::GlobalOptions;
@@ -55,7 +55,8 @@ impl Session {
             return Err(Error::NoRepository { location: store.location() }.into());
         }
         let password = password::password(&self.global, false)?;
-        Ok(Arc::new(Repository::open(store, password.bytes())?))
+        let key_hint = self.key_hint()?;
+        Ok(Arc::new(Repository::open_with(store, password.bytes(), &OpenOptions { key_hint })?))
     }
 
     /// Opens the repository for a command that only reads, with a shared lock unless `--no-lock` was given.
@@ -74,6 +75,14 @@ impl Session {
         self.open_and_lock(true)
     }
 
+    fn key_hint(&self) -> Result<Option<String>, Failure> {
+        if self.global.key_hint.is_some() {
+            return Ok(self.global.key_hint.clone());
+        }
+        let ours = location::variable("BACKSTAY_KEY_HINT")?;
+        if ours.is_some() { Ok(ours) } else { location::variable("RESTIC_KEY_HINT") }
+    }
+
     fn open_and_lock(&self, exclusive: bool) -> Result<Arc<Repository>, Failure> {
         let repository = self.open()?;
         if !self.global.no_lock {
@@ -88,7 +97,9 @@ impl Session {
     /// [`Failure::Fatal`] when it was given.
     pub fn needs_lock(&self, command: &str) -> Result<(), Failure> {
         if self.global.no_lock {
-            return Err(Failure::fatal(format!("{command} writes into the repository: --no-lock is for commands that only read")));
+            return Err(Failure::fatal(format!(
+                "{command} writes into the repository: --no-lock is for commands that only read"
+            )));
         }
         Ok(())
     }

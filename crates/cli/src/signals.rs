@@ -36,7 +36,9 @@ pub fn listen(json: bool) -> Result<(), Failure> {
                     release_locks();
                 }
                 let _ = crate::password::restore_terminal();
-                let end = Failure::Interrupted(if again { "interrupted again: ended at once" } else { "interrupted" }.to_owned());
+                let end = Failure::Interrupted(
+                    if again { "interrupted again: ended at once" } else { "interrupted" }.to_owned(),
+                );
                 crate::output::Output::new(json, false, 0, true).failure(&end);
                 std::process::exit(i32::from(end.status()));
             }

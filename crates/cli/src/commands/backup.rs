@@ -10,6 +10,7 @@ use backstay_core::{FileKind, Outcome, Source, Time, Verdict};
 use backstay_engine::backup::{BackupOptions, BackupReport, ParentChoice, backup, now};
 use backstay_engine::stream_source::StreamSource;
 use backstay_engine::tree::{Change, Observer, TreeOptions};
+use backstay_repository::lock::{host_name, user_name};
 use backstay_repository::writer::WriteOptions;
 use clap::Args;
 use jiff::Zoned;
@@ -149,7 +150,7 @@ impl BackupArgs {
         let repository = session.open()?;
         signals::be_patient();
         let job = job::control(session, &repository)?;
-        sources.extend(plugins::sources(&self.plugin, self.since.as_ref(), definitions)?);
+        sources.extend(plugins::sources(&self.plugin, self.since.as_ref(), session.output.verbosity, &definitions)?);
         let options = self.options(session, paths, now);
         let started = Instant::now();
         let mut progress = Progress::start(&session.output, Work::Backup);
@@ -225,8 +226,8 @@ impl BackupArgs {
                 force: self.force,
                 with_atime: self.with_atime,
             },
-            host: self.host.clone().unwrap_or_else(job::host),
-            username: job::user(),
+            host: self.host.clone().unwrap_or_else(host_name),
+            username: user_name(),
             tags: self.tags.iter().flat_map(|list| split_tags(list)).collect(),
             time: self.time.as_ref().map_or(now, point),
             parent: match &self.parent {

@@ -107,9 +107,8 @@ impl Write for Stdout<'_> {
 }
 
 fn to_file(file: &OpenFile, target: &Path) -> Result<(), Failure> {
-    let failed = |error: &dyn std::error::Error| {
-        Failure::fatal(format!("cannot write {}: {}", target.display(), chain(error)))
-    };
+    let failed =
+        |error: &dyn std::error::Error| Failure::fatal(format!("cannot write {}: {}", target.display(), chain(error)));
     let mut out = File::create_new(target).map_err(|error| failed(&error))?;
     let copied = file.copy_to(&mut out).map_err(|error| failed(&error)).and_then(|length| {
         out.sync_all().map_err(|error| failed(&error))?;

@@ -3,9 +3,9 @@
 use backstay_core::Id;
 use backstay_repository::find::{FindMatch, FindOptions, ObjectMatch, Objects, find, find_objects};
 use backstay_repository::pattern::Patterns;
-use backstay_repository::walk::{WalkEntry, WalkError};
 use backstay_repository::reader::Reader;
 use backstay_repository::snapshot::Snapshot;
+use backstay_repository::walk::{WalkEntry, WalkError};
 use clap::Args;
 use jiff::Zoned;
 
@@ -84,11 +84,8 @@ impl FindArgs {
     }
 
     fn options(&self) -> Result<FindOptions, Failure> {
-        let (exact, folded) = if self.ignore_case {
-            (Vec::new(), self.patterns.clone())
-        } else {
-            (self.patterns.clone(), Vec::new())
-        };
+        let (exact, folded) =
+            if self.ignore_case { (Vec::new(), self.patterns.clone()) } else { (self.patterns.clone(), Vec::new()) };
         let patterns = Patterns::new(&exact, &folded).map_err(|error| Failure::fatal(error.to_string()))?;
         Ok(FindOptions {
             patterns,

@@ -12,7 +12,11 @@ use crate::session::Session;
 ///
 /// The folder is made if it is not there. Whoever loses the password loses the data: nothing else opens a repository.
 #[derive(Debug, Args)]
-pub struct InitArgs {}
+pub struct InitArgs {
+    /// Cut files as restic does, so that restic and Backstay share contents in this repository
+    #[arg(long)]
+    pub restic_chunker: bool,
+}
 
 impl InitArgs {
     /// Runs the command.
@@ -27,7 +31,11 @@ impl InitArgs {
             return Err(Failure::fatal(format!("there is a repository at {} already", folder.display())));
         }
         let password = password::password(&session.global, true)?;
-        let repository = Repository::init(store, password.bytes(), InitOptions::default())?;
+        let repository = Repository::init(
+            store,
+            password.bytes(),
+            InitOptions { restic_chunker: self.restic_chunker, ..InitOptions::default() },
+        )?;
         let id = repository.config().id.to_string();
         if session.output.json {
             return session.output.object(&serde_json::json!({

@@ -129,11 +129,8 @@ impl LsArgs {
 /// One line with everything people ask for.
 pub(crate) fn long(entry: &WalkEntry, path: &str) -> String {
     let node = &entry.node;
-    let target = if node.kind == FileKind::Symlink {
-        format!(" -> {}", format::path(&node.link_target))
-    } else {
-        String::new()
-    };
+    let target =
+        if node.kind == FileKind::Symlink { format!(" -> {}", format::path(&node.link_target)) } else { String::new() };
     format!(
         "{} {:>5} {:>5} {:>10} {} {path}{target}",
         permissions(node.mode),

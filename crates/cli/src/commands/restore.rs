@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backstay_repository::reader::Reader;
-use backstay_repository::restore::{
-    Overwrite, RestoreAction, RestoreOptions, RestoreProgress, RestoreReport, restore,
-};
+use backstay_repository::restore::{Overwrite, RestoreAction, RestoreOptions, RestoreProgress, RestoreReport, restore};
 use clap::{Args, ValueEnum};
 
 use crate::args::{PatternOptions, PluginOptions, SnapshotFilterOptions};
@@ -18,7 +16,7 @@ use crate::output::Output;
 use crate::progress::{Counters, Progress, Work};
 use crate::selection::{Selected, reader, select};
 use crate::session::Session;
-use crate::signals;
+use crate::{plugins, signals};
 
 /// What happens to a file that is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -42,8 +40,8 @@ pub struct RestoreArgs {
     #[arg(value_name = "SNAPSHOT[:PATH]")]
     pub snapshot: OsString,
     /// Where to restore to; it is made if it is not there
-    #[arg(short, long, value_name = "DIR", required_unless_present = "through_plugin")]
-    pub target: Option<PathBuf>,
+    #[arg(short, long, value_name = "DIR")]
+    pub target: PathBuf,
     /// Which snapshots "latest" looks at.
     #[command(flatten)]
     pub filter: SnapshotFilterOptions,
@@ -66,10 +64,10 @@ pub struct RestoreArgs {
     #[arg(long)]
     pub internal: bool,
 
-    /// Hand the entries to the plugin that saved them instead of writing files
-    #[arg(long, help_heading = "Plugins")]
+    /// Hand the entries to the plugin that saved them instead of writing files; the target becomes the plugin's "where"
+    #[arg(long, conflicts_with_all = ["delete", "verify", "dry_run", "internal"], help_heading = "Plugins")]
     pub through_plugin: bool,
-    /// Options that are added to the plugin's stored definition
+    /// Options that go before those of the stored definition, "python:NAME=VALUE:..."
     #[arg(long, value_name = "TEXT", requires = "through_plugin", help_heading = "Plugins")]
     pub plugin_options: Option<String>,
     /// How plugins run.
@@ -84,19 +82,18 @@ impl RestoreArgs {
     /// When the snapshot is not there, the target is not empty, the restore did not reach its end, or some entries
     /// failed ([`Failure::WithErrors`]).
     pub fn run(self, session: &Session) -> Result<(), Failure> {
-        if !self.through_plugin
-            && let Some(target) = &self.target
-        {
-            self.look_at(target)?;
+        if self.through_plugin && self.overwrite == Some(OverwriteChoice::IfChanged) {
+            return Err(Failure::fatal("--through-plugin knows --overwrite always and --overwrite never only"));
         }
+        self.look_at(&self.target)?;
         let repository = session.open_to_read()?;
         let selected = select(&repository, &self.snapshot, &self.filter)?;
         signals::be_patient();
         if self.through_plugin {
-            return crate::plugins::restore(&self, session, &repository, &selected);
+            return plugins::restore(&self, session, &repository, &selected, &self.target);
         }
-        let target = self.target.clone().ok_or_else(|| Failure::fatal("--target is missing"))?;
-        self.to_folder(session, &reader(&repository)?, &selected, target)
+        let reader = reader(&repository)?;
+        self.to_folder(session, &reader, &selected)
     }
 
     /// Refuses a target that is no folder, or holds something while nothing says what shall happen to it.
@@ -124,11 +121,10 @@ impl RestoreArgs {
         session: &Session,
         reader: &Reader,
         selected: &Selected,
-        target: PathBuf,
     ) -> Result<(), Failure> {
         let output = &session.output;
         let options = RestoreOptions {
-            target,
+            target: self.target.clone(),
             include: self.patterns.include.clone(),
             iinclude: self.patterns.iinclude.clone(),
             exclude: self.patterns.exclude.clone(),

@@ -57,7 +57,9 @@ impl SnapshotsArgs {
             list = keep_newest(list, newest as usize);
         }
         if session.output.json {
-            return list.iter().try_for_each(|(id, snapshot)| session.output.object(&SnapshotObject::new(id, snapshot)));
+            return list
+                .iter()
+                .try_for_each(|(id, snapshot)| session.output.object(&SnapshotObject::new(id, snapshot)));
         }
         let rows: Vec<Vec<String>> = list
             .iter()

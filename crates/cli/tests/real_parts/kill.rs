@@ -112,7 +112,7 @@ fn a_killed_backup_takes_its_plugin_worker_with_it() {
             .replace("{ready}", place.path("ready").to_str().unwrap()),
     )
     .unwrap();
-    let definition = format!("python:module_path={}:module_name=sleeper", plugin.display());
+    let definition = format!("python3:module_path={}:module_name=sleeper", plugin.display());
     let mut backup = place
         .backstay(["-q", "backup", "--plugin", &definition])
         .stdout(Stdio::null())
