@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backstay_core::{Fatal, FileKind, Id, Job, MessageLevel, Source, Tally, Time, Verdict};
 use backstay_core::{End, SourceInfo};
+use backstay_core::{Fatal, FileKind, Id, Job, MessageLevel, Source, Tally, Time, Verdict};
 use backstay_repository::assemble::{Assembler, Misfit};
 use backstay_repository::error::Error;
 use backstay_repository::reader::Reader;
@@ -135,11 +135,11 @@ fn run(
     let mut stopped = None;
 
     if !options.paths.is_empty() {
-        let from = parent.as_ref().map(|(_, snapshot)| {
-            (Arc::new(Reader::new(Arc::clone(repository), Arc::clone(&index))), snapshot.tree)
-        });
-        let result = back_up_tree(&writer, from, &options.paths, &options.tree, job, observer)
-            .map_err(|error| match error {
+        let from = parent
+            .as_ref()
+            .map(|(_, snapshot)| (Arc::new(Reader::new(Arc::clone(repository), Arc::clone(&index))), snapshot.tree));
+        let result =
+            back_up_tree(&writer, from, &options.paths, &options.tree, job, observer).map_err(|error| match error {
                 TreeError::Repository(error) => error,
                 other => Error::Other(other.to_string()),
             })?;
@@ -373,7 +373,6 @@ fn private_file(name: &str, ids: Vec<Id>, size: u64, time: Time) -> Node {
     node.content = Some(ids);
     node
 }
-
 
 impl BackupReport {
     /// Whether anything was written that a user may rely on.

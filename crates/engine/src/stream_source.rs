@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 
 use backstay_core::{
-    Data, DataError, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, MessageLevel, Source, SourceInfo, Stat, Time,
-    Verdict,
+    Data, DataError, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, MessageLevel, Source, SourceInfo, Stat,
+    Time, Verdict,
 };
 
 /// Where the stream comes from.

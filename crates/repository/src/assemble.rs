@@ -140,7 +140,8 @@ impl Assembler {
         self.sort();
         let runs = std::mem::take(&mut self.runs);
         let mut merge = Merge::new(runs, Memory { arena: &self.arena, records: &self.records, next: 0 })?;
-        let mut builder = Builder { writer, open: vec![Frame::root()], misfits: Vec::new(), root: Vec::new(), last_placed: None };
+        let mut builder =
+            Builder { writer, open: vec![Frame::root()], misfits: Vec::new(), root: Vec::new(), last_placed: None };
         while let Some(mut item) = merge.next()? {
             while let Some(same) = merge.next_if(|next| next.key == item.key)? {
                 if item.kind != NodeKind::Finished || same.kind == NodeKind::Finished {
@@ -163,7 +164,9 @@ impl Assembler {
     fn sort(&mut self) {
         let arena = &self.arena;
         self.records.sort_unstable_by(|a, b| {
-            arena[a.start..][..a.key as usize].cmp(&arena[b.start..][..b.key as usize]).then(a.sequence.cmp(&b.sequence))
+            arena[a.start..][..a.key as usize]
+                .cmp(&arena[b.start..][..b.key as usize])
+                .then(a.sequence.cmp(&b.sequence))
         });
     }
 

@@ -107,7 +107,8 @@ impl ContentWriter {
     pub fn read_from(&mut self, fd: BorrowedFd<'_>, limit: Option<u64>) -> Result<io::Result<u64>, Error> {
         let mut total = 0;
         loop {
-            let want = limit.map_or(READ_SIZE, |limit| usize::try_from(limit - total).map_or(READ_SIZE, |n| n.min(READ_SIZE)));
+            let want =
+                limit.map_or(READ_SIZE, |limit| usize::try_from(limit - total).map_or(READ_SIZE, |n| n.min(READ_SIZE)));
             if want == 0 {
                 return Ok(Ok(total));
             }

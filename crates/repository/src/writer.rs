@@ -412,7 +412,8 @@ impl Writer {
             envelope.clear();
             shared.repository.key().seal_into(if compressed { small } else { data }, envelope);
             let length = envelope_len(envelope)?;
-            let uncompressed = if compressed { u32::try_from(data.len()).ok().and_then(std::num::NonZeroU32::new) } else { None };
+            let uncompressed =
+                if compressed { u32::try_from(data.len()).ok().and_then(std::num::NonZeroU32::new) } else { None };
             let counters = &shared.counters;
             let blobs = if kind == BlobKind::Data { &counters.data_blobs } else { &counters.tree_blobs };
             blobs.fetch_add(1, Ordering::Relaxed);
@@ -464,11 +465,7 @@ impl Drop for Writer {
 
 impl OpenPack {
     fn close(&mut self, kind: BlobKind, replacement: Vec<u8>) -> PackJob {
-        PackJob {
-            kind,
-            bytes: std::mem::replace(&mut self.bytes, replacement),
-            blobs: std::mem::take(&mut self.blobs),
-        }
+        PackJob { kind, bytes: std::mem::replace(&mut self.bytes, replacement), blobs: std::mem::take(&mut self.blobs) }
     }
 }
 
