@@ -27,8 +27,8 @@ pub struct DiffOptions {
 pub struct Change {
     /// The path from the root, exact bytes; directories end with a slash.
     pub path: Vec<u8>,
-    /// `+` added, `-` removed, `T` other type, `M` other contents, `U` other metadata, `M?` other contents although all
-    /// metadata agree (the medium may have changed it).
+    /// `+` added, `-` removed, `T` other type, `M` other contents, `U` other metadata, `TU` both, `M?` other contents
+    /// although all metadata agree (the medium may have changed it).
     pub modifier: &'static str,
 }
 
@@ -172,13 +172,19 @@ impl Comparison<'_> {
         let path = join(directory, &old.name);
         insert_blobs(&mut self.before, old);
         insert_blobs(&mut self.after, new);
-        if old.kind != new.kind {
-            self.changed(&path, new, "T");
-        } else if old.kind == FileKind::File && old.content != new.content {
+        let other_kind = old.kind != new.kind;
+        if !other_kind && old.kind == FileKind::File && old.content != new.content {
             self.statistics.changed_files += 1;
             self.changed(&path, new, if same_metadata(old, new) { "M?" } else { "M" });
-        } else if self.options.metadata && !same_metadata(old, new) {
-            self.changed(&path, new, "U");
+        } else {
+            // As in restic, a directory whose tree differs counts as changed in its metadata.
+            let other_metadata = self.options.metadata && !(same_metadata(old, new) && old.subtree == new.subtree);
+            match (other_kind, other_metadata) {
+                (true, true) => self.changed(&path, new, "TU"),
+                (true, false) => self.changed(&path, new, "T"),
+                (false, true) => self.changed(&path, new, "U"),
+                (false, false) => {}
+            }
         }
         match (old.kind == FileKind::Directory, new.kind == FileKind::Directory) {
             (true, true) => {
