@@ -119,7 +119,7 @@ impl Connection {
         loop {
             let frame = match self.inbox.pop_front() {
                 Some(frame) => frame,
-                None => match self.from_socket(limit)? {
+                None => match self.take_frame(limit)? {
                     Some(frame) => frame,
                     None => return Ok(None),
                 },
@@ -136,7 +136,7 @@ impl Connection {
         }
     }
 
-    fn from_socket(&mut self, limit: Duration) -> Result<Option<(FromWorker, Option<OwnedFd>)>, Broken> {
+    fn take_frame(&mut self, limit: Duration) -> Result<Option<(FromWorker, Option<OwnedFd>)>, Broken> {
         let Some(worker) = &mut self.worker else { return Err(self.after_end()) };
         match worker.receiver.receive_within(Some(limit)) {
             Ok(Received::Message(frame, descriptor)) => {
@@ -171,7 +171,7 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.alive = *since.get_or_insert_with(Instant::now);
                     // It may itself be kept from speaking: what it says waits here.
-                    while let Some(frame) = self.from_socket(Duration::ZERO)? {
+                    while let Some(frame) = self.take_frame(Duration::ZERO)? {
                         since = Some(Instant::now());
                         self.inbox.push_back(frame);
                         if self.inbox.len() > MOST_WAITING {

@@ -151,7 +151,7 @@ impl BareosSink {
     }
 
     /// Puts data into the ring, and waits for room.
-    fn to_ring(&mut self, mut data: &[u8]) -> Result<(), Broken> {
+    fn fill_ring(&mut self, mut data: &[u8]) -> Result<(), Broken> {
         let job = Arc::clone(&self.job);
         let connection = self.connection()?;
         while !data.is_empty() {
@@ -175,7 +175,7 @@ impl BareosSink {
     }
 
     /// Writes data to the plugin's descriptor. Never blocks where nobody may be reading.
-    fn to_descriptor(&mut self, mut data: &[u8]) -> Result<Result<(), Errno>, Broken> {
+    fn fill_descriptor(&mut self, mut data: &[u8]) -> Result<Result<(), Errno>, Broken> {
         let job = Arc::clone(&self.job);
         while !data.is_empty() {
             let (Some(connection), Some(OpenEntry { to: To::Descriptor { descriptor, kind }, .. })) =
@@ -220,7 +220,7 @@ impl BareosSink {
             match connection.next(&*job)? {
                 (FromWorker::Restored(Ok(())), None) => return Ok(None),
                 (FromWorker::Restored(Err(failure)), None) => {
-                    let mut error = entry_error(failure);
+                    let mut error = entry_error(&failure);
                     if error.message.is_empty() {
                         error.message = format!("the plugin did not restore {name}");
                     }
@@ -301,8 +301,8 @@ impl Sink for BareosSink {
         let Some(open) = &self.open else { return Err(EntryError::new("data came for no entry")) };
         let written = match open.to {
             To::Nowhere => return Err(EntryError::new(format!("data came for {}, which takes none", open.name))),
-            To::Ring => self.to_ring(data).map(Ok),
-            To::Descriptor { .. } => self.to_descriptor(data),
+            To::Ring => self.fill_ring(data).map(Ok),
+            To::Descriptor { .. } => self.fill_descriptor(data),
         };
         let name = self.open.as_ref().map_or_else(String::new, |open| open.name.clone());
         let error = match written {

@@ -426,7 +426,7 @@ impl Backup<'_> {
             Open::None => return Err(Ending::Lie("it ended an entry that it had not begun")),
             Open::Given { failure, .. } => {
                 let result = match (result, failure) {
-                    (Err(failed), _) => Err(entry_error(failed)),
+                    (Err(failed), _) => Err(entry_error(&failed)),
                     (Ok(()), Some(error)) => Err(error),
                     (Ok(()), None) => Ok(()),
                 };
@@ -457,7 +457,7 @@ impl Backup<'_> {
                 };
                 match self.out.entry(entry) {
                     Ok(_) => {
-                        self.out.end(Err(entry_error(failure)));
+                        self.out.end(Err(entry_error(&failure)));
                     }
                     Err(stop) => {
                         self.dropped += 1;
@@ -471,7 +471,7 @@ impl Backup<'_> {
 }
 
 /// A worker's failure as the engine counts it.
-pub(crate) fn entry_error(failure: Failure) -> EntryError {
+pub(crate) fn entry_error(failure: &Failure) -> EntryError {
     EntryError {
         errno: (failure.errno != 0).then_some(failure.errno),
         message: failure.message.trim_end().to_owned(),
