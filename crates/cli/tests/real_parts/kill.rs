@@ -10,7 +10,6 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use serde_json::Value;
 
 use crate::place::{Place, Restic, assert_same, below, noise};
 
@@ -28,11 +27,6 @@ fn change(tree: &Path, round: u64, seed: u64) {
         fs::write(tree.join(format!("small {index}")), noise(seed ^ (round * 1000 + index), length)).unwrap();
     }
     fs::write(tree.join("long"), noise(seed ^ (round * 1000 + 999), 16 << 20)).unwrap();
-}
-
-fn snapshots(place: &Place) -> usize {
-    let listed: Value = serde_json::from_str(&place.ours(["--json", "snapshots"])).unwrap();
-    listed.as_array().unwrap().len()
 }
 
 #[test]
@@ -63,7 +57,7 @@ fn a_backup_killed_at_any_moment_hurts_nothing() {
         } else {
             killed += 1;
         }
-        let there = snapshots(&place);
+        let there = place.snapshots().len();
         // Killed after the snapshot was written and before the process ended: then it is there and must be whole.
         assert!(there == expected || (!status.success() && there == expected + 1), "seed {seed}, round {round}");
         expected = there;
@@ -73,7 +67,7 @@ fn a_backup_killed_at_any_moment_hurts_nothing() {
         if round % 5 == 0 {
             place.back_up([&tree]);
             expected += 1;
-            assert_eq!(snapshots(&place), expected, "seed {seed}, round {round}");
+            assert_eq!(place.snapshots().len(), expected, "seed {seed}, round {round}");
             let restored = place.restore("latest", "restored");
             assert_same(&tree, &below(&restored, &tree), &[]);
             fs::remove_dir_all(restored).unwrap();
@@ -139,7 +133,7 @@ fn a_killed_backup_takes_its_plugin_worker_with_it() {
             thread::sleep(Duration::from_millis(20));
         }
     }
-    assert_eq!(snapshots(&place), 0);
+    assert_eq!(place.snapshots().len(), 0);
 }
 
 /// Whether a process runs; one that is dead and not yet reaped by its new parent does not.

@@ -117,6 +117,12 @@ impl Place {
         summary(&succeed(&mut command))
     }
 
+    /// The snapshots that `backstay` lists, oldest first.
+    pub(crate) fn snapshots(&self) -> Vec<Value> {
+        let lines = self.ours(["--json", "snapshots"]);
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
     /// Restores `what` with `backstay` into the folder `name`, which must succeed; the folder.
     pub(crate) fn restore(&self, what: &str, name: &str) -> PathBuf {
         let target = self.path(name);
