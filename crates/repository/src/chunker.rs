@@ -25,6 +25,10 @@ const MASK_LOOSE: u64 = 0x0000_d917_0753_7000;
 
 /// Rabin: the window's length in bytes.
 const WINDOW: usize = 64;
+/// Rabin: places that are looked at side by side, and how far each goes before it meets the next one's start.
+const LANES: usize = 4;
+const SEGMENT: usize = 2 << 10;
+const BLOCK: usize = LANES * SEGMENT;
 /// Rabin: cut where these bits of the fingerprint are zero.
 const RABIN_MASK: u64 = 0xF_FFFF;
 /// Degree of the Rabin polynomial.
@@ -155,7 +159,8 @@ impl Gear {
         (data.len() == MAX).then_some(MAX)
     }
 
-    /// Looks for a cut before `limit`, two bytes a step; an odd last byte waits for the next call.
+    /// Looks for a cut before `limit`, two bytes a step; an odd last byte waits for the next call. (Several places side
+    /// by side, as for Rabin, are no faster: here the work is the limit, not the wait for the step before.)
     fn scan(&self, data: &[u8], limit: usize, mask: u64, state: &mut ScanState) -> Option<usize> {
         let end = data.len().min(limit);
         let mut hash = state.hash;
@@ -219,10 +224,41 @@ impl Rabin {
             state.hash = data[MIN - WINDOW..MIN].iter().fold(0, |hash, byte| self.append(hash, *byte));
             state.position = MIN;
         }
-        let mut hash = state.hash;
-        if hash & RABIN_MASK == 0 {
+        if state.hash & RABIN_MASK == 0 {
             return Some(state.position);
         }
+        // The fingerprint knows its window only, so several places can be looked at side by side, which hides the time
+        // that each step waits for the one before. A block with a cut in it is gone through again, in order.
+        while let Some(block) = data[state.position - WINDOW..].first_chunk::<{ WINDOW + BLOCK }>() {
+            let Some(last) = self.pass(block, state.hash) else { break };
+            state.hash = last;
+            state.position += BLOCK;
+        }
+        self.scan_in_order(data, state)
+    }
+
+    /// The fingerprint behind a block without a cut; none if there is one. The block comes with the window before it.
+    fn pass(&self, block: &[u8; WINDOW + BLOCK], hash: u64) -> Option<u64> {
+        let mut lanes = [hash; LANES];
+        for (lane, start) in lanes.iter_mut().zip((0..BLOCK).step_by(SEGMENT)).skip(1) {
+            *lane = block[start..start + WINDOW].iter().fold(0, |hash, byte| self.append(hash, *byte));
+        }
+        for at in 0..SEGMENT {
+            let mut cut = false;
+            for (lane, hash) in lanes.iter_mut().enumerate() {
+                let (old, new) = (block[lane * SEGMENT + at], block[lane * SEGMENT + at + WINDOW]);
+                *hash = self.append(*hash ^ self.leave[usize::from(old)], new);
+                cut |= *hash & RABIN_MASK == 0;
+            }
+            if cut {
+                return None;
+            }
+        }
+        Some(lanes[LANES - 1])
+    }
+
+    fn scan_in_order(&self, data: &[u8], state: &mut ScanState) -> Option<usize> {
+        let mut hash = state.hash;
         let leaving = &data[state.position - WINDOW..data.len() - WINDOW];
         for (step, (old, new)) in leaving.iter().zip(&data[state.position..]).enumerate() {
             hash = self.append(hash ^ self.leave[usize::from(*old)], *new);
@@ -273,6 +309,180 @@ pub fn random_polynomial() -> Result<u64, RandomError> {
         let polynomial = u64::from_le_bytes(bytes) & ((1 << DEGREE) - 1) | 1 << DEGREE | 1;
         if is_irreducible(polynomial) {
             return Ok(polynomial);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> MasterKey {
+        MasterKey::from_bytes(&std::array::from_fn(|at| at as u8))
+    }
+
+    /// Pseudo-random bytes, the same in every run.
+    fn noise(length: usize, seed: u64) -> Vec<u8> {
+        let mut state = seed;
+        let mut data = Vec::with_capacity(length + 8);
+        while data.len() < length {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            data.extend_from_slice(&state.to_le_bytes());
+        }
+        data.truncate(length);
+        data
+    }
+
+    fn lengths(chunker: &ChunkerParams, data: &[u8]) -> Vec<usize> {
+        let mut rest = data;
+        let mut lengths = Vec::new();
+        while let Some(length) = chunker.cut(rest) {
+            lengths.push(length);
+            rest = &rest[length..];
+        }
+        if !rest.is_empty() {
+            lengths.push(rest.len());
+        }
+        lengths
+    }
+
+    /// The reference's algorithm of section 14, word for word, without tables and without lanes.
+    fn rabin_slowly(polynomial: u64, data: &[u8]) -> Vec<usize> {
+        let append = |hash: u64, byte: u8| remainder(u128::from(hash) << 8 | u128::from(byte), polynomial);
+        let leaving: Vec<u64> =
+            (0..=255_u8).map(|byte| (1..WINDOW).fold(append(0, byte), |hash, _| append(hash, 0))).collect();
+        let mut lengths = Vec::new();
+        let mut rest = data;
+        while rest.len() > MIN {
+            let mut length = MIN;
+            let mut hash = rest[MIN - 64..MIN].iter().fold(0, |hash, byte| append(hash, *byte));
+            while hash & 0xF_FFFF != 0 && length < MAX && length < rest.len() {
+                hash = append(hash ^ leaving[usize::from(rest[length - 64])], rest[length]);
+                length += 1;
+            }
+            lengths.push(length);
+            rest = &rest[length..];
+        }
+        if !rest.is_empty() {
+            lengths.push(rest.len());
+        }
+        lengths
+    }
+
+    #[test]
+    fn rabin_cuts_where_the_reference_says() {
+        let polynomial = 0x3d_a335_8b4d_c173;
+        let data = noise(12_000_001, 7);
+        let expected = rabin_slowly(polynomial, &data);
+        assert!(expected.len() > 3);
+        assert_eq!(lengths(&ChunkerParams::rabin(polynomial), &data), expected);
+    }
+
+    #[test]
+    fn cuts_do_not_depend_on_how_the_bytes_arrive() {
+        let data = noise(12_000_000, 3);
+        for chunker in [ChunkerParams::fast_cdc(&key()), ChunkerParams::rabin(0x3d_a335_8b4d_c173)] {
+            let expected = lengths(&chunker, &data);
+            let mut found = Vec::new();
+            let mut start = 0;
+            let mut state = ScanState::default();
+            let mut end = 0;
+            // Odd and growing steps, with one of a single byte now and then.
+            for step in (1_usize..).map(|number| if number % 5 == 0 { 1 } else { number * 1371 % 90_001 }) {
+                end = (end + step).min(data.len());
+                while let Some(length) = chunker.cut_from(&data[start..end], &mut state) {
+                    found.push(length);
+                    start += length;
+                    state = ScanState::default();
+                }
+                if end == data.len() {
+                    break;
+                }
+            }
+            found.push(data.len() - start);
+            assert_eq!(found, expected, "{chunker:?}");
+        }
+    }
+
+    #[test]
+    fn an_insertion_moves_the_cuts_behind_it_along() {
+        let data = noise(24_000_000, 11);
+        let mut changed = data.clone();
+        changed.splice(5_000_000..5_000_000, *b"inserted");
+        for chunker in [ChunkerParams::fast_cdc(&key()), ChunkerParams::rabin(0x3d_a335_8b4d_c173)] {
+            let chunks = |data: &[u8]| {
+                let mut rest = data;
+                lengths(&chunker, data)
+                    .into_iter()
+                    .map(|length| {
+                        let (chunk, later) = rest.split_at(length);
+                        rest = later;
+                        Sha256::digest(chunk).to_vec()
+                    })
+                    .collect::<Vec<_>>()
+            };
+            let (before, after) = (chunks(&data), chunks(&changed));
+            let new = after.iter().filter(|chunk| !before.contains(chunk)).count();
+            assert!(new <= 4 && before.len() > 10, "{chunker:?}: {new} of {} chunks are new", after.len());
+        }
+    }
+
+    #[test]
+    fn chunks_keep_their_limits_and_their_mean() {
+        let chunker = ChunkerParams::fast_cdc(&key());
+        let lengths = lengths(&chunker, &noise(96 << 20, 1));
+        let (last, whole) = lengths.split_last().unwrap();
+        assert!(whole.iter().all(|length| (MIN..=MAX).contains(length)) && *last <= MAX);
+        let mean = (96 << 20) / lengths.len();
+        assert!((1_000_000..1_700_000).contains(&mean), "mean {mean}");
+    }
+
+    #[test]
+    fn zeros_are_cut_as_promised() {
+        let zeros = vec![0; 3 * MAX];
+        for chunker in [ChunkerParams::fast_cdc(&key()), ChunkerParams::rabin(0x3d_a335_8b4d_c173)] {
+            assert_eq!(chunker.cut(&zeros), Some(chunker.zero_chunk_len()), "{chunker:?}");
+            assert!(lengths(&chunker, &zeros).iter().all(|length| *length == chunker.zero_chunk_len()));
+        }
+        for seed in 0..200_u8 {
+            let gear = Gear::derive(&MasterKey::from_bytes(&[seed; 64]));
+            assert!(!gear.cuts_zeros());
+        }
+    }
+
+    #[test]
+    fn short_data_has_no_cut() {
+        for chunker in [ChunkerParams::fast_cdc(&key()), ChunkerParams::rabin(0x3d_a335_8b4d_c173)] {
+            assert_eq!(chunker.cut(b""), None);
+            assert_eq!(chunker.cut(&noise(MIN - 1, 5)), None);
+        }
+    }
+
+    #[test]
+    fn gear_tables_belong_to_the_key() {
+        let other = MasterKey::from_bytes(&[9; 64]);
+        assert_ne!(Gear::derive(&key()).once, Gear::derive(&other).once);
+        assert_eq!(Gear::derive(&key()).once, Gear::derive(&key()).once);
+        // A table that changes would end deduplication with everything stored before.
+        assert_eq!(Gear::derive(&key()).once[0], 0xd3cb_3941_96c2_7ad6);
+    }
+
+    #[test]
+    fn irreducible_polynomials_are_told_from_others() {
+        assert!(is_irreducible(0x3d_a335_8b4d_c173));
+        for reducible in [0, 1, 3, 0x3d_a335_8b4d_c175, 0x3d_a335_8b4d_c172, 0x1d_a335_8b4d_c173, u64::MAX] {
+            assert!(!is_irreducible(reducible), "{reducible:x}");
+        }
+        // A product of two polynomials without roots: x^2 + x + 1 and one of degree 51.
+        let product =
+            (0..=51).filter(|bit| 0x000a_335f_8b4d_c173_u64 >> bit & 1 == 1).fold(0_u64, |sum, bit| sum ^ 7 << bit);
+        assert!(!is_irreducible(product | 1 << 53));
+        for _ in 0..20 {
+            let polynomial = random_polynomial().unwrap();
+            assert!(is_irreducible(polynomial));
+            assert_eq!(polynomial >> 53, 1);
         }
     }
 }

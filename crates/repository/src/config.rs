@@ -90,3 +90,64 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFERENCE: &str = r#"{"version":2,"id":"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff","chunker_polynomial":"3da3358b4dc173"}"#;
+
+    #[test]
+    fn the_references_config_is_written_and_read() {
+        let config = Config::decode(REFERENCE.as_bytes()).unwrap();
+        assert_eq!(config.encode().unwrap(), REFERENCE.as_bytes());
+        let key = MasterKey::from_bytes(&[1; 64]);
+        assert!(matches!(config.chunker(&key), ChunkerParams::Rabin(_)));
+    }
+
+    #[test]
+    fn our_own_config_says_that_it_cuts_with_fastcdc() {
+        let key = MasterKey::from_bytes(&[1; 64]);
+        let config = Config::generate(true).unwrap();
+        let text = String::from_utf8(config.encode().unwrap()).unwrap();
+        assert!(text.ends_with(r#"","backstay_chunker":"fastcdc"}"#), "{text}");
+        assert_eq!(Config::decode(text.as_bytes()).unwrap(), config);
+        assert!(matches!(config.chunker(&key), ChunkerParams::FastCdc(_)));
+        assert!(matches!(Config::generate(false).unwrap().chunker(&key), ChunkerParams::Rabin(_)));
+        assert_ne!(Config::generate(true).unwrap().id, config.id);
+    }
+
+    #[test]
+    fn other_versions_are_refused_whatever_else_they_hold() {
+        for version in [0, 3, 99] {
+            let text = format!(r#"{{"version":{version},"id":12}}"#);
+            assert!(
+                matches!(Config::decode(text.as_bytes()), Err(Error::UnsupportedVersion(found)) if found == version)
+            );
+        }
+        let version_1 = REFERENCE.replace("\"version\":2", "\"version\":1");
+        assert_eq!(Config::decode(version_1.as_bytes()).unwrap().version, 1);
+    }
+
+    #[test]
+    fn what_restic_refuses_is_refused() {
+        for broken in [
+            String::new(),
+            "{}".to_owned(),
+            REFERENCE.replace("3da3358b4dc173", "3da3358b4dc175"),
+            REFERENCE.replace("3da3358b4dc173", "1da3358b4dc173"),
+            REFERENCE.replace("3da3358b4dc173", "zz"),
+            REFERENCE.replace("0011", "xx"),
+        ] {
+            let error = Config::decode(broken.as_bytes()).unwrap_err();
+            assert!(matches!(error, Error::Damaged { kind: ObjectKind::Config, .. }), "{broken}");
+            assert!(error.to_string().starts_with("config file is damaged: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_of_rustic_are_tolerated() {
+        let text = REFERENCE.replace(",\"chunker_", ",\"chunker\":\"Rabin\",\"treepack_size\":5,\"chunker_");
+        assert!(Config::decode(text.as_bytes()).is_ok());
+    }
+}

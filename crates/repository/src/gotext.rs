@@ -309,3 +309,188 @@ pub fn parse_time(text: &str) -> Option<Time> {
     let seconds = days * SECONDS_PER_DAY + i64::from(hour * 3600 + minute * 60 + second) - offset;
     Some(Time { seconds, nanoseconds })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(raw: &[u8]) -> String {
+        let mut out = Vec::new();
+        write_name(raw, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn string(raw: &[u8]) -> String {
+        let mut out = Vec::new();
+        write_string(raw, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn time(text: &str) -> String {
+        let mut out = Vec::new();
+        write_time(parse_time(text).unwrap(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn names_are_quoted_like_go_then_like_json() {
+        for (raw, expected) in [
+            (&b"plain name.txt"[..], r#""plain name.txt""#),
+            (b"<&>", r#""\u003c\u0026\u003e""#),
+            (b"q\"u\\", r#""q\\\"u\\\\""#),
+            (b"it's `so`", r#""it's `so`""#),
+            (b"\x07\x08\x0c\n\r\t\x0b", r#""\\a\\b\\f\\n\\r\\t\\v""#),
+            (b"\x01\x1f\x7f", r#""\\x01\\x1f\\x7f""#),
+            (b"caf\xe9", r#""caf\\xe9""#),
+            (b"\xff\xfe", r#""\\xff\\xfe""#),
+            // A surrogate, an over-long slash, beyond U+10FFFF: each byte for itself.
+            (b"\xed\xa0\x80", r#""\\xed\\xa0\\x80""#),
+            (b"\xc0\xaf", r#""\\xc0\\xaf""#),
+            (b"\xf4\x90\x80\x80", r#""\\xf4\\x90\\x80\\x80""#),
+            (b"\xe2\x82", r#""\\xe2\\x82""#),
+        ] {
+            assert_eq!(name(raw), expected);
+        }
+        for (c, expected) in [
+            ('\u{a0}', r"\\u00a0"),
+            ('\u{ad}', r"\\u00ad"),
+            ('\u{200b}', r"\\u200b"),
+            ('\u{2028}', r"\\u2028"),
+            ('\u{3000}', r"\\u3000"),
+            ('\u{e000}', r"\\ue000"),
+            ('\u{feff}', r"\\ufeff"),
+            ('\u{378}', r"\\u0378"),
+            ('\u{10ffff}', r"\\U0010ffff"),
+            ('\u{e0001}', r"\\U000e0001"),
+            ('\u{fffd}', "\u{fffd}"),
+            ('\u{1f600}', "\u{1f600}"),
+            ('\u{e9}', "\u{e9}"),
+            ('\u{301}', "\u{301}"),
+            ('\u{20ac}', "\u{20ac}"),
+        ] {
+            assert_eq!(name(c.to_string().as_bytes()), format!("\"{expected}\""), "U+{:04x}", u32::from(c));
+        }
+    }
+
+    #[test]
+    fn other_strings_are_quoted_like_json_only() {
+        assert_eq!(
+            string(b"a\"\\\n\r\t<>&\x08\x0c\x01\x7f"),
+            "\"a\\\"\\\\\\n\\r\\t\\u003c\\u003e\\u0026\\b\\f\\u0001\x7f\""
+        );
+        assert_eq!(
+            string("\u{2028}\u{2029}\u{202a}\u{a0}\u{20ac}".as_bytes()),
+            "\"\\u2028\\u2029\u{202a}\u{a0}\u{20ac}\""
+        );
+        assert_eq!(string(b"x\xff\xe2\x80y"), "\"x\\ufffd\\ufffd\\ufffdy\"");
+        assert_eq!(to_json(&["<a>\u{2028}", "b"]).unwrap(), br#"["\u003ca\u003e\u2028","b"]"#);
+    }
+
+    #[test]
+    fn every_escape_is_read() {
+        for (text, raw) in [
+            (r#"\a\b\f\n\r\t\v\\\"\'\`"#, &b"\x07\x08\x0c\n\r\t\x0b\\\"'`"[..]),
+            (r"\xff\x00\101", b"\xff\x00A"),
+            (r"\u00e9\U0001f600", "\u{e9}\u{1f600}".as_bytes()),
+            ("raw \u{e9}\n", "raw \u{e9}\n".as_bytes()),
+        ] {
+            assert_eq!(unquote(text).unwrap(), raw, "{text}");
+        }
+        for text in [r"\", r"\q", r"\x1", r"\x+1", r"\u12", r"\ud800", r"\U00110000", r"\400", r"\9", "\\x1\u{e9}"] {
+            assert_eq!(unquote(text), Err(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn times_are_written_like_go() {
+        for text in [
+            "2026-11-21T22:57:39.549068798Z",
+            "1901-12-13T20:45:52Z",
+            "2020-01-02T03:04:05.1Z",
+            "2020-01-02T03:04:05.001Z",
+            "2020-01-02T03:04:05.000000001Z",
+            "1969-12-31T23:59:59.999999999Z",
+            "0001-01-01T00:00:00Z",
+            "0000-02-29T00:00:00Z",
+            "9999-12-31T23:59:59.999999999Z",
+            "2000-02-29T12:00:00Z",
+            "1900-02-28T12:00:00Z",
+        ] {
+            assert_eq!(time(text), text);
+        }
+        assert_eq!(parse_time("1970-01-01T00:00:00Z"), Some(Time::default()));
+        assert_eq!(parse_time("1969-12-31T23:59:59.5Z"), Some(Time { seconds: -1, nanoseconds: 500_000_000 }));
+        assert_eq!(parse_time("0001-01-01T00:00:00Z"), Some(crate::tree::NO_TIME));
+    }
+
+    #[test]
+    fn offsets_and_rustics_forms_are_read() {
+        assert_eq!(time("2020-01-02T03:04:05.120+02:30"), "2020-01-02T00:34:05.12Z");
+        assert_eq!(time("2020-01-01T00:00:00-01:00"), "2020-01-01T01:00:00Z");
+        assert_eq!(time("2020-01-02T03:04:05+00:00"), "2020-01-02T03:04:05Z");
+        assert_eq!(time("2020-01-02 03:04:05"), "2020-01-02T03:04:05Z");
+        for text in [
+            "",
+            "2020",
+            "2020-13-01T00:00:00Z",
+            "2020-02-30T00:00:00Z",
+            "2021-02-29T00:00:00Z",
+            "2020-01-00T00:00:00Z",
+            "2020-01-01T24:00:00Z",
+            "2020-01-01T00:00:00.Z",
+            "2020-01-01T00:00:00Zx",
+            "2020-01-01T00:00:00+1:00",
+            "+020-01-01T00:00:00Z",
+            "2020-01-01T00:00:00\u{e9}",
+        ] {
+            assert_eq!(parse_time(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn years_that_cannot_be_written_are_replaced_by_the_nearest() {
+        let write = |seconds| {
+            let mut out = Vec::new();
+            write_time(Time { seconds, nanoseconds: 0 }, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let year_10000 = parse_time("9999-12-31T23:59:59Z").unwrap().seconds + 1;
+        assert_eq!(write(year_10000), "9999-01-01T00:00:00Z");
+        // The 29 February of the year 10000 is no day of the year 9999.
+        assert_eq!(write(year_10000 + 59 * SECONDS_PER_DAY), "9999-03-01T00:00:00Z");
+        let year_0 = parse_time("0000-01-01T00:00:00Z").unwrap().seconds;
+        assert_eq!(write(year_0 - 1), "0000-12-31T23:59:59Z");
+        for extreme in [i64::MIN, i64::MAX] {
+            let text = write(extreme);
+            assert!(text.starts_with(if extreme < 0 { "0000-" } else { "9999-" }), "{text}");
+            assert!(parse_time(&text).is_some(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_comes_back(raw in prop::collection::vec(any::<u8>(), 0..40)) {
+            let text: String = serde_json::from_str(&name(&raw)).unwrap();
+            prop_assert_eq!(unquote(&text).unwrap(), raw);
+        }
+
+        #[test]
+        fn any_text_comes_back(text in any::<String>()) {
+            let json = string(text.as_bytes());
+            prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        }
+
+        #[test]
+        fn any_time_between_the_years_0_and_9999_comes_back(
+            seconds in -62_167_219_200_i64..=253_402_300_799,
+            nanoseconds in 0_u32..1_000_000_000,
+        ) {
+            let time = Time { seconds, nanoseconds };
+            let mut out = Vec::new();
+            write_time(time, &mut out);
+            prop_assert_eq!(parse_time(std::str::from_utf8(&out).unwrap()), Some(time));
+        }
+    }
+}

@@ -181,3 +181,91 @@ pub(crate) fn order(keys: &mut [Id], hint: Option<&str>) {
         keys.sort_by_key(|id| !id.to_hex().starts_with(hint));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFERENCE: &str = r#"{"created":"2020-01-02T03:04:05Z","username":"u","hostname":"h","kdf":"scrypt","N":16384,"r":8,"p":1,"salt":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0+Pw==","data":"oKCgoKCgoKCgoKCgoKCgAfT/BivpimSULiNQEF2FHbN1IHt0oXgzz88p4HQmpWo+vUQUIL66vng3uatgoSyWiX2nxrSBrWmWh3c3Z/oKZCudyZ+izZQ7WpVQwPmjxIK/nlgAD0yXgwhI4g35AOgao4z4PCuRmRZznCuomswMRkva8WW16bvgRhc/rTqGR498RfebNL7NSV4roejbW12tQg=="}"#;
+    const CHEAP: KdfParams = KdfParams { log_n: 4, r: 1, p: 1 };
+
+    #[test]
+    fn the_references_key_opens_with_its_password_only() {
+        assert_eq!(
+            Id::of(REFERENCE.as_bytes()).to_hex(),
+            "e8e14270e65906da825f95dca3936e28a7f6c828a1d017536ba083fbccfe66c9"
+        );
+        let key = open(REFERENCE.as_bytes(), b"test").unwrap();
+        let (encrypt, k, r) = key.parts();
+        assert_eq!([&encrypt[..], k, r].concat(), (0..64).collect::<Vec<u8>>());
+        assert_eq!(open(REFERENCE.as_bytes(), b"test\n").unwrap_err(), KeyError::WrongPassword);
+    }
+
+    #[test]
+    fn a_wrapped_key_opens_again() {
+        let key = MasterKey::generate().unwrap();
+        let origin = KeyOrigin { created: Time::default(), username: "u<".to_owned(), hostname: "h".to_owned() };
+        for params in [CHEAP, KdfParams { log_n: 5, r: 2, p: 16 }] {
+            let file = wrap(&key, "pässword".as_bytes(), params, &origin).unwrap();
+            let text = std::str::from_utf8(&file).unwrap();
+            assert!(text.starts_with(
+                r#"{"created":"1970-01-01T00:00:00Z","username":"u\u003c","hostname":"h","kdf":"scrypt","N":"#
+            ));
+            let salt = text.split("\"salt\":\"").nth(1).unwrap().split('"').next().unwrap();
+            assert_eq!(STANDARD.decode(salt).unwrap().len(), 64);
+            assert_eq!(open(&file, "pässword".as_bytes()).unwrap().parts(), key.parts());
+        }
+    }
+
+    #[test]
+    fn rustics_key_files_without_origin_are_read() {
+        let key = MasterKey::generate().unwrap();
+        let file = wrap(&key, b"p", CHEAP, &KeyOrigin::default()).unwrap();
+        let mut file: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&file).unwrap();
+        for name in ["created", "username", "hostname"] {
+            file.remove(name);
+        }
+        assert!(open(&serde_json::to_vec(&file).unwrap(), b"p").is_ok());
+    }
+
+    #[test]
+    fn broken_key_files_are_refused_with_the_reason() {
+        for (from, to, reason) in [
+            ("scrypt", "argon2", "argon2"),
+            ("16384", "16383", "not valid"),
+            ("16384", "1", "not valid"),
+            ("\"r\":8", "\"r\":0", "not valid"),
+            ("\"p\":1", "\"p\":0", "not valid"),
+            ("16384", "2097152", "more than 1 GiB"),
+            ("16384", "9223372036854775808", "more than 1 GiB"),
+            ("\"r\":8", "\"r\":4294967295", "more than 1 GiB"),
+            ("\"p\":1", "\"p\":4294967295", "more than 1 GiB"),
+            ("AAEC", "AA", "base64"),
+            ("AAECAwQF", "AAEC", "61 bytes"),
+            ("\"salt\"", "\"sugar\"", "missing field `salt`"),
+            ("oKCgoKCgoKCgoKCgoKCgAfT/", "", "1"),
+            ("oKCgoKCg", "!KCgoKCg", "base64"),
+        ] {
+            assert!(REFERENCE.contains(from), "{from}");
+            let broken = REFERENCE.replacen(from, to, 1);
+            match open(broken.as_bytes(), b"test").unwrap_err() {
+                KeyError::Damaged(text) => assert!(text.contains(reason), "{from} for {to}: {text}"),
+                // Fewer bytes of data are only seen to be wrong by their MAC.
+                KeyError::WrongPassword => assert_eq!(reason, "1", "{from} for {to}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_hinted_key_is_tried_first() {
+        let mut ids: Vec<Id> = (0..30_u8).map(|number| Id::of(&[number])).collect();
+        ids.sort();
+        let wanted = ids[29];
+        order(&mut ids, Some(&wanted.to_hex()[..6]));
+        assert_eq!(ids[0], wanted);
+        let before = ids.clone();
+        order(&mut ids, None);
+        order(&mut ids, Some(""));
+        assert_eq!(ids, before);
+    }
+}

@@ -162,6 +162,19 @@ pub fn user_name() -> String {
     }
 }
 
+/// `restic unlock` finds out whether a lock's process lives by sending it SIGHUP, so whoever holds a lock must survive
+/// that, as restic itself does: from the first lock on, this process takes notice of SIGHUP and goes on.
+fn survive_probes() -> Result<(), Error> {
+    static DONE: Mutex<bool> = Mutex::new(false);
+    let mut done = DONE.lock();
+    if !*done {
+        signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default())
+            .map_err(|error| Error::io("SIGHUP cannot be caught", error))?;
+        *done = true;
+    }
+    Ok(())
+}
+
 #[derive(Debug)]
 struct State {
     id: Id,
@@ -195,6 +208,7 @@ impl Lock {
         retry: Option<Duration>,
         times: LockTimes,
     ) -> Result<Self, Error> {
+        survive_probes()?;
         let end = retry.map(|retry| Instant::now() + retry);
         let mut pause = times.first_retry;
         loop {

@@ -251,3 +251,103 @@ impl SnapshotFilter {
         host && tags && self.paths.iter().all(|path| snapshot.paths.contains(path))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gotext::to_json;
+
+    fn text(snapshot: &Snapshot) -> String {
+        String::from_utf8(to_json(snapshot).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_references_snapshot_is_written_and_read() {
+        let json = r#"{"time":"2020-01-02T03:04:05.123456789Z","tree":"cb23b5e78945d9bf10e30ec39e287c773f2d7ef24d955ff85e55a729c192119a","paths":["/a.txt"],"hostname":"h","username":"u"}"#;
+        let snapshot: Snapshot = serde_json::from_str(json).unwrap();
+        assert_eq!(text(&snapshot), json);
+    }
+
+    #[test]
+    fn keys_stand_in_restics_order() {
+        let id = Id::of(b"x");
+        let snapshot = Snapshot {
+            time: Time { seconds: 1, nanoseconds: 0 }.into(),
+            parent: Some(id),
+            tree: id,
+            hostname: "h".to_owned(),
+            username: "u".to_owned(),
+            uid: 1,
+            gid: 2,
+            excludes: vec!["*.o".to_owned()],
+            tags: vec!["t<".to_owned()],
+            original: Some(id),
+            program_version: PROGRAM_VERSION.to_owned(),
+            summary: Some(Summary { files_new: 3, ..Summary::default() }),
+            backstay_job: Some(7),
+            ..Snapshot::default()
+        };
+        assert_eq!(
+            text(&snapshot),
+            format!(
+                concat!(
+                    r#"{{"time":"1970-01-01T00:00:01Z","parent":"{0}","tree":"{0}","paths":[],"hostname":"h","#,
+                    r#""username":"u","uid":1,"gid":2,"excludes":["*.o"],"tags":["t\u003c"],"original":"{0}","#,
+                    r#""program_version":"backstay 0.1.0","summary":{{"backup_start":"0001-01-01T00:00:00Z","#,
+                    r#""backup_end":"0001-01-01T00:00:00Z","files_new":3,"files_changed":0,"files_unmodified":0,"#,
+                    r#""dirs_new":0,"dirs_changed":0,"dirs_unmodified":0,"data_blobs":0,"tree_blobs":0,"data_added":0,"#,
+                    r#""data_added_packed":0,"total_files_processed":0,"total_bytes_processed":0}},"backstay_job":7}}"#
+                ),
+                id
+            )
+        );
+    }
+
+    #[test]
+    fn empty_lists_are_left_out_but_paths_never_are() {
+        let json = text(&Snapshot::default());
+        assert!(json.ends_with(r#","paths":[]}"#), "{json}");
+    }
+
+    #[test]
+    fn other_programs_keys_and_nulls_are_kept_or_taken_for_empty() {
+        let id = Id::of(b"x");
+        let json = format!(
+            r#"{{"time":"2026-01-01T00:00:00.5+02:00","program_version":"rustic 0.11.4","parents":["{id}"],"tree":"{id}",
+               "label":"l","paths":null,"hostname":null,"username":"","uid":0,"tags":null,"delete":"Never",
+               "summary":{{"files_new":1,"command":"x"}}}}"#
+        );
+        let snapshot: Snapshot = serde_json::from_str(&json).unwrap();
+        assert_eq!(snapshot.time.as_str(), "2026-01-01T00:00:00.5+02:00");
+        assert_eq!(snapshot.time.time(), parse_time("2025-12-31T22:00:00.5Z").unwrap());
+        assert!(snapshot.paths.is_empty() && snapshot.tags.is_empty() && snapshot.hostname.is_empty());
+        assert_eq!(snapshot.summary.as_ref().unwrap().files_new, 1);
+        assert_eq!(snapshot.extra["label"], "l");
+        let again = text(&snapshot);
+        assert!(again.contains("\"time\":\"2026-01-01T00:00:00.5+02:00\"") && again.contains("\"delete\":\"Never\""));
+        assert!(serde_json::from_str::<Snapshot>(&json.replace("2026-01-01T00:00:00.5+02:00", "yesterday")).is_err());
+    }
+
+    #[test]
+    fn filters_follow_restics_rules() {
+        let snapshot = Snapshot {
+            hostname: "h".to_owned(),
+            tags: vec!["a".to_owned(), "b".to_owned()],
+            paths: vec!["/x".to_owned(), "/y".to_owned()],
+            ..Snapshot::default()
+        };
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let filter = |hosts: &[&str], tags: &[&[&str]], paths: &[&str]| SnapshotFilter {
+            hosts: words(hosts),
+            tags: tags.iter().map(|list| words(list)).collect(),
+            paths: words(paths),
+        };
+        assert!(filter(&[], &[], &[]).matches(&snapshot));
+        assert!(filter(&["g", "h"], &[&["z"], &["a", "b"]], &["/y", "/x"]).matches(&snapshot));
+        assert!(!filter(&["g"], &[], &[]).matches(&snapshot));
+        assert!(!filter(&[], &[&["a", "z"]], &[]).matches(&snapshot));
+        assert!(!filter(&[], &[], &["/x", "/z"]).matches(&snapshot));
+        assert!(!filter(&[], &[&[]], &[]).matches(&snapshot));
+        assert!(filter(&[], &[&[]], &[]).matches(&Snapshot::default()));
+    }
+}

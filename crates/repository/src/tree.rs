@@ -289,3 +289,225 @@ impl Tree {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::gotext::parse_time;
+
+    fn time(text: &str) -> Time {
+        parse_time(text).unwrap()
+    }
+
+    fn text(tree: &Tree) -> String {
+        String::from_utf8(tree.encode()).unwrap()
+    }
+
+    #[test]
+    fn the_empty_tree_has_restics_id() {
+        let blob = Tree::default().encode();
+        assert_eq!(blob, b"{\"nodes\":[]}\n");
+        assert_eq!(Id::of(&blob).to_hex(), "ac08ce34ba4f8123618661bef2425f7028ffb9ac740578a3ee88684d2523fee8");
+    }
+
+    #[test]
+    fn the_references_tree_is_written_byte_for_byte() {
+        let mtime = time("2020-01-02T03:04:05.123456789Z");
+        let node = Node {
+            name: b"a.txt".to_vec(),
+            mode: 420,
+            mtime,
+            atime: mtime,
+            ctime: mtime,
+            size: 18,
+            links: 1,
+            content: Some(vec![Id::of(b"hello\n"), Id::of(b"hello world\n")]),
+            ..Node::new(FileKind::File)
+        };
+        let blob = Tree { nodes: vec![node.clone()] }.encode();
+        assert_eq!(blob.len(), 359);
+        assert_eq!(Id::of(&blob).to_hex(), "cb23b5e78945d9bf10e30ec39e287c773f2d7ef24d955ff85e55a729c192119a");
+        assert_eq!(Tree::decode(&blob).unwrap().nodes, [node]);
+    }
+
+    #[test]
+    fn every_key_stands_where_restic_puts_it() {
+        let node = Node {
+            name: b"all\xff".to_vec(),
+            mode: 134_218_239,
+            mtime: time("2020-01-02T03:04:05Z"),
+            uid: 1,
+            gid: 2,
+            user: "u<".to_owned(),
+            group: "g".to_owned(),
+            inode: u64::MAX,
+            device_id: 3,
+            size: 4,
+            links: 5,
+            link_target: b"to/\xff\"".to_vec(),
+            xattrs: vec![(b"user.a".to_vec(), vec![]), (b"user.b".to_vec(), vec![0, 255, 1])],
+            generic_attributes: [("z.b".to_owned(), "[1,2]".to_owned()), ("a".to_owned(), "\"x\"".to_owned())].into(),
+            device: 6,
+            content: None,
+            subtree: Some(Id::of(b"s")),
+            error: "e".to_owned(),
+            ..Node::new(FileKind::Symlink)
+        };
+        let expected = concat!(
+            r#"{"nodes":[{"name":"all\\xff","type":"symlink","mode":134218239,"mtime":"2020-01-02T03:04:05Z","#,
+            r#""atime":"0001-01-01T00:00:00Z","ctime":"0001-01-01T00:00:00Z","uid":1,"gid":2,"user":"u\u003c","#,
+            r#""group":"g","inode":18446744073709551615,"device_id":3,"size":4,"links":5,"linktarget":"to/\ufffd\"","#,
+            r#""linktarget_raw":"dG8v/yI=","extended_attributes":[{"name":"user.a","value":""},"#,
+            r#"{"name":"user.b","value":"AP8B"}],"generic_attributes":{"a":"x","z.b":[1,2]},"device":6,"content":null,"#,
+            r#""subtree":"043a718774c572bd8a25adbeb1bfcd5c0256ae11cecf9f9c3f925d0e52beaf89","error":"e"}]}"#,
+            "\n"
+        );
+        let tree = Tree { nodes: vec![node] };
+        assert_eq!(text(&tree), expected);
+        assert_eq!(Tree::decode(expected.as_bytes()).unwrap(), tree);
+    }
+
+    #[test]
+    fn what_is_zero_is_left_out() {
+        let expected = concat!(
+            r#"{"nodes":[{"name":"","type":"fifo","mtime":"0001-01-01T00:00:00Z","atime":"0001-01-01T00:00:00Z","#,
+            r#""ctime":"0001-01-01T00:00:00Z","uid":0,"gid":0,"content":null},"#,
+            r#"{"name":"","type":"file","mtime":"0001-01-01T00:00:00Z","atime":"0001-01-01T00:00:00Z","#,
+            r#""ctime":"0001-01-01T00:00:00Z","uid":0,"gid":0,"content":[]}]}"#,
+            "\n"
+        );
+        let tree = Tree { nodes: vec![Node::new(FileKind::Fifo), Node::new(FileKind::File)] };
+        assert_eq!(text(&tree), expected);
+    }
+
+    #[test]
+    fn modes_are_gos() {
+        for (unix, go) in [
+            (0o100_644, 420),
+            (0o104_755, 8_389_101),
+            (0o040_755, 2_147_484_141),
+            (0o042_755, 2_151_678_445),
+            (0o041_777, 2_148_532_735),
+            (0o120_777, 134_218_239),
+            (0o010_644, 33_554_852),
+            (0o060_644, 67_109_284),
+            (0o020_644, 69_206_436),
+            (0o140_755, 16_777_216 + 0o755),
+        ] {
+            assert_eq!(Node::go_mode_from_unix(unix), go, "{unix:o}");
+            let node = Node { mode: go, ..Node::new(FileKind::File) };
+            assert_eq!(node.unix_mode(), unix & 0o7777, "{unix:o}");
+        }
+    }
+
+    #[test]
+    fn rustics_trees_are_read() {
+        let json = concat!(
+            r#"{"nodes":[{"name":"<b>\\xff","type":"symlink","linktarget":"x","linktarget_raw":"/w==","mode":134218239,"#,
+            r#""mtime":"2020-01-02T03:04:05.5+01:00","atime":null,"uid":1000,"gid":null,"user":null,"size":7,"#,
+            r#""content":null,"novel":{"deep":[1,{"x":null}]}},{"name":"d","type":"dir","mode":493,"subtree":null},"#,
+            r#"{"name":"e","type":"file","extended_attributes":[{"name":"user.x","value":null}],"content":[]}],"later":1}"#
+        );
+        let tree = Tree::decode(json.as_bytes()).unwrap();
+        let [link, directory, file] = &tree.nodes[..] else { panic!("{tree:?}") };
+        assert_eq!(link.name, b"<b>\xff");
+        assert_eq!(link.link_target, b"\xff");
+        assert_eq!(link.mtime, time("2020-01-02T02:04:05.5Z"));
+        assert_eq!((link.atime, link.gid, &*link.user), (NO_TIME, 0, ""));
+        assert_eq!((directory.kind, directory.mode, directory.subtree), (FileKind::Directory, 493, None));
+        assert_eq!(file.xattrs, [(b"user.x".to_vec(), vec![])]);
+        assert_eq!(file.content, Some(vec![]));
+    }
+
+    #[test]
+    fn spread_out_json_is_a_tree_too() {
+        let json = b"\n{ \"nodes\" : [ {\n \"type\" : \"file\", \"name\" : \"a\", \"content\" : null,\n \"generic_attributes\": { \"k\" : { \"b\": 1, \"a\" : \"<\" } } } ] }";
+        let tree = Tree::decode(json).unwrap();
+        assert_eq!(tree.nodes[0].content, None);
+        assert_eq!(tree.nodes[0].generic_attributes["k"], r#"{"a":"\u003c","b":1}"#);
+        assert_eq!(Tree::decode(b"{\"nodes\":null}").unwrap(), Tree::default());
+        assert_eq!(Tree::decode(b"{}").unwrap(), Tree::default());
+    }
+
+    #[test]
+    fn what_is_no_tree_is_refused_with_the_reason() {
+        for (json, reason) in [
+            ("", "EOF"),
+            ("[]", "expected a tree"),
+            (r#"{"nodes":[{"name":"a"}]}"#, "without a type"),
+            (r#"{"nodes":[{"name":"a","type":"irregular"}]}"#, "invalid type \"irregular\""),
+            (r#"{"nodes":[{"name":"\\q","type":"file"}]}"#, r"\q"),
+            (r#"{"nodes":[{"name":"a","type":"file","inode":"7"}]}"#, "invalid type: string"),
+            (r#"{"nodes":[{"name":"a","type":"file","mtime":"today"}]}"#, "not a time"),
+            (r#"{"nodes":[{"name":"a","type":"file","content":["12"]}]}"#, "is not an id"),
+            (r#"{"nodes":[{"name":"a","type":"symlink","linktarget_raw":"%"}]}"#, "not base64"),
+            (r#"{"nodes":[]} x"#, "trailing"),
+        ] {
+            let error = Tree::decode(json.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(reason), "{json}: {error}");
+        }
+    }
+
+    fn any_node() -> impl Strategy<Value = Node> {
+        let times = (-62_167_219_200_i64..=253_402_300_799, 0_u32..1_000_000_000)
+            .prop_map(|(seconds, nanoseconds)| Time { seconds, nanoseconds });
+        let kinds = prop::sample::select(vec![
+            FileKind::File,
+            FileKind::Directory,
+            FileKind::Symlink,
+            FileKind::BlockDevice,
+            FileKind::CharDevice,
+            FileKind::Fifo,
+            FileKind::Socket,
+        ]);
+        let ids = any::<[u8; 32]>().prop_map(Id);
+        let bytes = || prop::collection::vec(any::<u8>(), 0..20);
+        (
+            (bytes(), kinds, any::<u32>(), [times.clone(), times.clone(), times]),
+            (any::<u32>(), any::<u32>(), any::<String>(), any::<String>()),
+            [any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()],
+            (bytes(), prop::collection::vec((any::<String>(), bytes()), 0..3)),
+            (prop::option::of(prop::collection::vec(ids.clone(), 0..4)), prop::option::of(ids), any::<String>()),
+        )
+            .prop_map(
+                |((name, kind, mode, times), (uid, gid, user, group), numbers, (target, xattrs), last)| Node {
+                    name,
+                    kind,
+                    mode,
+                    mtime: times[0],
+                    atime: times[1],
+                    ctime: times[2],
+                    uid,
+                    gid,
+                    user,
+                    group,
+                    inode: numbers[0],
+                    device_id: numbers[1],
+                    size: numbers[2],
+                    links: numbers[3],
+                    link_target: target,
+                    xattrs: xattrs.into_iter().map(|(name, value)| (name.into_bytes(), value)).collect(),
+                    generic_attributes: BTreeMap::new(),
+                    device: numbers[4],
+                    content: last.0,
+                    subtree: last.1,
+                    error: last.2,
+                },
+            )
+    }
+
+    proptest! {
+        #[test]
+        fn any_tree_comes_back(nodes in prop::collection::vec(any_node(), 0..4)) {
+            let tree = Tree { nodes };
+            prop_assert_eq!(Tree::decode(&tree.encode()).unwrap(), tree);
+        }
+
+        #[test]
+        fn garbage_never_panics(json in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Tree::decode(&json);
+        }
+    }
+}
