@@ -56,6 +56,7 @@ impl ConstantDict {
 #[pyo3(name = "bareosfd")]
 pub(crate) fn bareosfd(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    module.setattr("__doc__", py.None())?;
     for (dictionary, members) in NUMBERS {
         let dict = Bound::new(py, ConstantDict)?.into_any();
         let items = dict.cast::<PyDict>()?;

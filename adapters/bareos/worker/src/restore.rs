@@ -86,7 +86,8 @@ impl<'a> Restore<'a> {
         context.set_job_type(b'R');
         context.set_status(status::RUNNING);
         self.script.event(py, event::START_RESTORE_JOB);
-        while !context.is_cancelled() {
+        // A job that failed or was cancelled takes no more entries: the last frame comes in place of an answer.
+        while !context.is_stopped() {
             match self.link.wait(py)? {
                 Incoming::Restore(entry) => self.entry(py, &entry)?,
                 Incoming::EndRestore => break,
@@ -165,8 +166,10 @@ impl<'a> Restore<'a> {
                     if let State::Data(opened) = open.state {
                         self.close(py, opened);
                     }
-                    open.result = Err(Failure { errno: 0, message: self.context.reason() });
-                    break;
+                    if self.started {
+                        self.end_file(py);
+                    }
+                    return Ok(());
                 }
                 other => return Err(unexpected(&other)),
             }
@@ -180,9 +183,6 @@ impl<'a> Restore<'a> {
     /// Up to the answer to create_file.
     fn begin<'py>(&mut self, py: Python<'py>, entry: &RestoreEntry) -> PyResult<Open<'py>> {
         let context = self.context;
-        if context.is_stopped() {
-            return Ok(Open::failed(py, entry, Failure { errno: 0, message: context.reason() }));
-        }
         if context.delivers(event::RESTORE_COMMAND) {
             let command = self.script.command(py, &entry.definition);
             if let (Command::NotLoaded(reason), false) = (&command, context.is_stopped()) {
