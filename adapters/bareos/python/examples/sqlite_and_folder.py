@@ -74,8 +74,7 @@ class SqliteAndFolder(BareosFdPluginBaseclass):
         try:
             self.current.describe(savepkt)
         except OSError as error:
-            JobMessage(M_ERROR, f"Could not examine {printable(self.current.name)}: {error}\n")
-            return bRC_Skip  # "not this one": the host asks for the next
+            Unreadable(self.current.name, FT_NOSTAT, error).describe(savepkt)
         return bRC_OK
 
     def end_backup_file(self):
@@ -325,14 +324,15 @@ def list_folder(folder):
         names = sorted(os.listdir(folder))
         found = os.lstat(folder)
     except OSError as error:
-        JobMessage(M_ERROR, f"Could not list {printable(folder)}: {error}\n")
+        yield Unreadable(folder, FT_NOOPEN, error)
         return
     for name in names:
         path = os.path.join(folder, name)
         try:
             child = os.lstat(path)
-        except FileNotFoundError:
-            continue  # deleted in the meantime
+        except OSError as error:
+            yield Unreadable(path, FT_NOSTAT, error)  # perhaps deleted in the meantime
+            continue
         if stat.S_ISDIR(child.st_mode):
             yield from list_folder(path)
         elif stat.S_ISREG(child.st_mode) or stat.S_ISLNK(child.st_mode):
@@ -376,6 +376,24 @@ class DiskObject:
             savepkt.no_read = True
         else:
             savepkt.type = FT_REG
+
+
+class Unreadable:
+    """What should be in the backup and can't: announced with a type that makes the host count it as failed.
+
+    A message alone would leave a backup behind that looks whole.
+    """
+
+    def __init__(self, path, kind, error):
+        self.name = path
+        self.kind = kind
+        JobMessage(M_WARNING, f"{printable(path)}: {error}\n")
+
+    def describe(self, savepkt):
+        savepkt.fname = self.name
+        savepkt.type = self.kind
+        savepkt.statp = StatPacket()
+        savepkt.no_read = True
 
 
 def printable(text):

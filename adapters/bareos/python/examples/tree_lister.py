@@ -28,6 +28,9 @@ from bareosfd import (
     FT_FIFO,
     FT_LNK,
     FT_LNKSAVED,
+    FT_NOFOLLOW,
+    FT_NOOPEN,
+    FT_NOSTAT,
     FT_RAW,
     FT_REG,
     FT_REGE,
@@ -111,28 +114,37 @@ def handle_plugin_event(event):
 # Backup
 
 
-def scan(folder):
+def scan(folder, problems):
     try:
         with os.scandir(folder) as found:
             return iter(list(found))
     except OSError as error:
-        complain(M_ERROR, f"tree_lister: can't list {folder}: {error}")
+        complain(M_WARNING, f"tree_lister: can't list {folder}: {error}")
+        problems.append((folder, FT_NOOPEN))
         return iter(())
 
 
 def walk(top, found):
-    """Yields (path, stat result) of everything below the folder ``top``, then of ``top`` itself."""
-    stack = [(top, found, scan(top))]
+    """Yields (path, stat result) of everything below the folder ``top``, then of ``top`` itself.
+
+    What can not be listed or examined is announced too, as (path, type of failure): the host counts it as failed. A
+    plugin that only sent a message would leave a backup behind that looks whole.
+    """
+    problems = []
+    stack = [(top, found, scan(top, problems))]
     while stack:
         folder, found, children = stack[-1]
+        while problems:
+            yield problems.pop()
         for child in children:
             try:
                 child_found = child.stat(follow_symlinks=False)
             except OSError as error:
-                complain(M_ERROR, f"tree_lister: can't examine {child.path}: {error}")
+                complain(M_WARNING, f"tree_lister: can't examine {child.path}: {error}")
+                yield child.path, FT_NOSTAT
                 continue
             if child.is_dir(follow_symlinks=False):
-                stack.append((child.path, child_found, scan(child.path)))
+                stack.append((child.path, child_found, scan(child.path, problems)))
                 break
             yield child.path, child_found
         else:
@@ -163,6 +175,12 @@ def start_backup_file(savepkt):
     if pair is None:
         return bRC_Stop
     current, found = pair
+    if found.__class__ is int:
+        savepkt.fname = current
+        savepkt.type = found
+        savepkt.statp = StatPacket()
+        savepkt.no_read = True
+        return bRC_OK
     mode, inode, device, links, uid, gid, size, atime, mtime, ctime = found
     savepkt.fname = current
     # Positional: dev, ino, mode, nlink, uid, gid, rdev, size, atime, mtime, ctime, blksize, blocks.
@@ -185,7 +203,8 @@ def start_backup_file(savepkt):
         try:
             savepkt.link = os.readlink(current)
         except OSError as error:
-            complain(M_ERROR, f"tree_lister: can't read the link {current}: {error}")
+            complain(M_WARNING, f"tree_lister: can't read the link {current}: {error}")
+            savepkt.type = FT_NOFOLLOW
     elif kind == stat.S_IFIFO:
         savepkt.type = FT_FIFO
     else:

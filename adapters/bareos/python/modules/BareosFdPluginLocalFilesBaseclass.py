@@ -54,8 +54,13 @@ class BareosFdPluginLocalFilesBaseclass(BareosFdPluginBaseclass):
             else:
                 found = os.stat(self.file_to_backup)
         except OSError as error:
-            bareosfd.JobMessage(bareosfd.M_ERROR, f"Could not examine {self.file_to_backup}: {error}\n")
-            return bareosfd.bRC_Skip
+            # Announced all the same, so that the core counts one failed object: a message alone would not.
+            bareosfd.JobMessage(bareosfd.M_WARNING, f"Could not examine {self.file_to_backup}: {error}\n")
+            savepkt.type = bareosfd.FT_NOSTAT
+            savepkt.fname = self.file_to_backup
+            savepkt.statp = bareosfd.StatPacket()
+            savepkt.no_read = True
+            return bareosfd.bRC_OK
 
         if stat.S_ISLNK(found.st_mode):
             savepkt.type = bareosfd.FT_LNK

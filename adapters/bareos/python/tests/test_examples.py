@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """The example plugins, driven through a backup and a restore of the stand-in job."""
 
+import errno
 import os
 import sqlite3
 import stat
+from unittest import mock
 
 from fake_setup import PluginCase
 
@@ -92,14 +94,21 @@ class TreeLister(PluginCase):
             names.index(f"{self.tree}/a folder/"), names.index(f"{self.tree}/a folder/inside/big")
         )
 
-    def test_a_folder_that_can_not_be_listed_is_an_error_of_the_job(self):
-        saved = job.back_up("tree_lister", f"path={self.tree}:")
-        self.assertEqual(self.told(fd.M_ERROR), [])
-        import tree_lister
+    def test_what_can_not_be_listed_or_examined_is_announced_as_failed(self):
+        denied = PermissionError(errno.EACCES, "Permission denied")
+        scandir, folder = os.scandir, str(self.tree / "a folder")
 
-        self.assertEqual(list(tree_lister.scan(str(self.tree / "empty"))), [])
-        self.assertEqual(len(self.told(fd.M_ERROR)), 1)
-        self.assertTrue(saved)
+        def scan(path):
+            if path == folder:
+                raise denied
+            return scandir(path)
+
+        with mock.patch("os.scandir", scan):
+            saved = job.back_up("tree_lister", f"path={self.tree}:")
+        found = [(record.name, record.type) for record in saved if record.name.startswith(folder)]
+        self.assertEqual(found, [(folder, fd.FT_NOOPEN), (folder + "/", fd.FT_DIREND)])
+        self.assertEqual(len(self.told(fd.M_WARNING)), 1)
+        self.assertEqual(len(saved), 7)
 
     def test_each_plugin_line_lists_its_own_folder(self):
         import tree_lister
@@ -215,6 +224,23 @@ class SqliteAndFolder(PluginCase):
         self.assertEqual(job.restore("sqlite_and_folder", options, saved, str(where)), [])
         self.assertEqual(fd.messages, [])
         self.assertEqual(describe(where / str(tree)[1:]), describe(tree))
+
+    def test_what_can_not_be_listed_or_examined_is_announced_as_failed(self):
+        tree = self.folder / "tree"
+        make_tree(tree)
+        listdir, lstat = os.listdir, os.lstat
+
+        def refuse(path, *arguments):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+
+        with (
+            mock.patch("os.listdir", lambda path: refuse(path) if path.endswith("inside") else listdir(path)),
+            mock.patch("os.lstat", lambda path: refuse(path) if path.endswith("empty") else lstat(path)),
+        ):
+            saved = job.back_up("sqlite_and_folder", f"folder={tree}:")
+        types = {os.path.relpath(record.name, tree): record.type for record in saved}
+        self.assertEqual((types["a folder/inside"], types["empty"]), (fd.FT_NOOPEN, fd.FT_NOSTAT))
+        self.assertEqual(len(self.told(fd.M_WARNING)), 2)
 
     def test_virtual_files_without_a_target_folder_are_refused(self):
         options = f"database={self.database}:"

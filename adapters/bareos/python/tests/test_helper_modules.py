@@ -363,7 +363,7 @@ class LocalFiles(PluginCase):
         self.assertEqual(packet.create_status, fd.CF_CREATED)
         self.assertTrue(os.path.samefile(first, self.folder / "second"))
 
-    def test_what_can_not_be_saved_is_told_and_skipped(self):
+    def test_what_can_not_be_saved_is_told_and_left_out_or_announced_as_failed(self):
         import socket
 
         listening = socket.socket(socket.AF_UNIX)
@@ -371,9 +371,12 @@ class LocalFiles(PluginCase):
         listening.bind(str(self.folder / "socket"))
         names = [self.folder / "missing", self.folder / "socket", os.fsdecode(b"/tmp/bad \xff name"), self.source / "file"]
         saved = job.back_up("local_list", self.list_file(*names))
-        self.assertEqual([record.name for record in saved], [str(self.source / "file")])
-        self.assertEqual(len(self.told(fd.M_ERROR)), 2)
-        self.assertEqual(len(self.told(fd.M_WARNING)), 1)
+        self.assertEqual(
+            [(record.name, record.type) for record in saved],
+            [(str(self.source / "file"), fd.FT_REG), (str(self.folder / "missing"), fd.FT_NOSTAT)],
+        )
+        self.assertEqual(len(self.told(fd.M_ERROR)), 1)
+        self.assertEqual(len(self.told(fd.M_WARNING)), 2)
 
     def test_refused_restores(self):
         plugin = BareosFdPluginLocalFilesBaseclass("")

@@ -24,11 +24,13 @@ def objects(options):
     """(name, type, link, stat, data or None for no_read, attributes)"""
     regular = stat(0o100644)
     attributes = [(b"user.text", b"value"), (b"user.binary", bytes(range(256))), (b"user.empty", b"")]
-    yield "/kinds/file", FT_REG, "", stat(0o100640, uid=1, gid=2), b"text\n", attributes
+    yield "/kinds/file", FT_REG, "", stat(0o100640, uid=1, gid=2, nlink=2), b"text\n", attributes
     yield "/kinds/setuid", FT_REG, "", stat(0o104755), b"#!/bin/sh\n", []
     yield "/kinds/empty", FT_REGE, "", stat(0o100600, size=0), b"", []
     yield "/kinds/size says 0", FT_REG, "", stat(0o100600, size=0), b"but here is data", []
-    yield "/kinds/second name", FT_LNKSAVED, "/kinds/file", stat(0o100640, nlink=2), None, []
+    yield "/kinds/second name", FT_LNKSAVED, "/kinds/file", stat(0o100640, uid=1, gid=2, nlink=2), None, []
+    # Its first name says nothing of a second one.
+    yield "/kinds/third name", FT_LNKSAVED, "/kinds/setuid", stat(0o104755), None, []
     yield "/kinds/link", FT_LNK, "file", stat(0o120777), None, []
     yield "/kinds/dangling", FT_LNK, "/nowhere/\u00e4", stat(0o120777), None, []
     yield "/kinds/fifo", FT_FIFO, "", stat(0o010600), None, []
