@@ -39,28 +39,28 @@ impl FileStat {
 
 impl From<rustix::fs::Stat> for FileStat {
     fn from(raw: rustix::fs::Stat) -> Self {
-        // The kernel keeps the nanoseconds below one billion and not negative.
-        let time = |seconds: i64, nanoseconds: u64| Time {
-            seconds,
-            nanoseconds: u32::try_from(nanoseconds).unwrap_or(0).min(999_999_999),
-        };
         Self {
             stat: Stat {
                 device_id: raw.st_dev,
                 inode: raw.st_ino,
                 mode: raw.st_mode,
-                links: raw.st_nlink as u64,
+                links: u64::from(raw.st_nlink),
                 uid: raw.st_uid,
                 gid: raw.st_gid,
                 rdev: raw.st_rdev,
                 size: u64::try_from(raw.st_size).unwrap_or(0),
-                atime: time(raw.st_atime, raw.st_atime_nsec as u64),
-                mtime: time(raw.st_mtime, raw.st_mtime_nsec as u64),
-                ctime: time(raw.st_ctime, raw.st_ctime_nsec as u64),
+                atime: time(raw.st_atime, raw.st_atime_nsec),
+                mtime: time(raw.st_mtime, raw.st_mtime_nsec),
+                ctime: time(raw.st_ctime, raw.st_ctime_nsec),
             },
             allocated: u64::try_from(raw.st_blocks).unwrap_or(0).saturating_mul(512),
         }
     }
+}
+
+/// The kernel keeps nanoseconds below one billion and not negative; their type differs from processor to processor.
+fn time(seconds: i64, nanoseconds: impl TryInto<u32>) -> Time {
+    Time { seconds, nanoseconds: nanoseconds.try_into().unwrap_or(0).min(999_999_999) }
 }
 
 /// The `lstat` of `name` in a directory.
@@ -204,14 +204,17 @@ pub struct XattrReader {
     names: Vec<u8>,
     value: Vec<u8>,
     path: Vec<u8>,
-    /// `/proc/self/fd` is there: names in a directory can be reached without their path.
-    proc_fd: bool,
+    /// `/proc/<process>/fd/`, where `/proc` is mounted: names in a directory can be reached without their path.
+    descriptors: Option<Vec<u8>>,
 }
 
 impl Default for XattrReader {
     fn default() -> Self {
-        let proc_fd = rustix::fs::access("/proc/self/fd", rustix::fs::Access::EXISTS).is_ok();
-        Self { names: vec![0; 4096], value: vec![0; 4096], path: Vec::new(), proc_fd }
+        // The process number as `/proc` knows it, which need not be the one that we know. Going through `/proc/self`
+        // each time takes twice as long.
+        let own = rustix::fs::readlinkat(CWD, "/proc/self", Vec::new());
+        let descriptors = own.ok().map(|number| [b"/proc/", number.to_bytes(), b"/fd/"].concat());
+        Self { names: vec![0; 4096], value: vec![0; 4096], path: Vec::new(), descriptors }
     }
 }
 
@@ -227,8 +230,8 @@ impl XattrReader {
             Attributed::Path(path) => Target::Follow(path),
             Attributed::Named(directory, name) => {
                 self.path.clear();
-                if self.proc_fd {
-                    self.path.extend_from_slice(b"/proc/self/fd/");
+                if let Some(descriptors) = &self.descriptors {
+                    self.path.extend_from_slice(descriptors);
                     self.path.extend_from_slice(directory.as_raw_fd().to_string().as_bytes());
                     self.path.push(b'/');
                     self.path.extend_from_slice(name);

@@ -62,6 +62,8 @@ impl FileReader<'_> {
     ) -> Result<Reading, Error> {
         let size = stat.stat.size;
         if size > SMALL as u64 {
+            // The system may read further ahead; it is no harm if it will not.
+            let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Sequential);
             let mut content = self.writer.content();
             let read = if stat.allocated < size {
                 self.sparse(&mut content, file, size)?

@@ -513,7 +513,10 @@ impl<'a> Worker<'a> {
             }
             (known, stat) = (None, None);
         }
-        let error = EntryError::new(format!("{}: it was replaced each time it was looked at", shown(path)));
+        let error = EntryError::new(format!(
+            "{}: it is not what its directory says it is, or it was replaced each time it was looked at",
+            shown(path)
+        ));
         Ok(self.failed(path, known, error))
     }
 

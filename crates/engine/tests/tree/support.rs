@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use backstay_core::{CancelReason, FileKind, Id, Job, MessageLevel, Outcome};
+use backstay_core::{CancelReason, FileKind, Id, Job, MessageLevel, Outcome, Store};
 use backstay_engine::tree::{Change, Observer, TreeError, TreeOptions, TreeResult, back_up_tree};
 use backstay_repository::assemble::Assembler;
 use backstay_repository::index::Index;
+use backstay_repository::keyfile::KdfParams;
 use backstay_repository::pack::BlobKind;
 use backstay_repository::reader::Reader;
-use backstay_repository::repository::Repository;
+use backstay_repository::repository::{InitOptions, Repository};
 use backstay_repository::tree::Node;
 use backstay_repository::writer::{WriteOptions, Writer};
+use backstay_stores::LocalStore;
 use parking_lot::Mutex;
 
 /// A folder to back up, and a repository beside it.
@@ -104,7 +106,7 @@ pub(crate) struct Done {
 impl Fixture {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let repository = Arc::new(repository(&folder.path().join("repository")));
+        let repository = Arc::new(repository_in(Arc::new(LocalStore::new(folder.path().join("repository")))));
         std::fs::create_dir(folder.path().join("data")).unwrap();
         Self { folder, repository }
     }
@@ -181,11 +183,9 @@ impl Fixture {
 }
 
 /// A repository whose key is cheap to derive.
-pub(crate) fn repository(folder: &Path) -> Repository {
-    let store = Arc::new(backstay_stores::LocalStore::new(folder));
-    let kdf = backstay_repository::keyfile::KdfParams { log_n: 2, r: 1, p: 1 };
-    let options = backstay_repository::repository::InitOptions { kdf, ..Default::default() };
-    Repository::init(store, b"secret", options).unwrap()
+pub(crate) fn repository_in(store: Arc<dyn Store>) -> Repository {
+    let kdf = KdfParams { log_n: 2, r: 1, p: 1 };
+    Repository::init(store, b"secret", InitOptions { kdf, ..InitOptions::default() }).unwrap()
 }
 
 impl Done {
@@ -221,10 +221,14 @@ impl Done {
         self.find(path).unwrap_or_else(|| panic!("{} is not in the tree", path.display()))
     }
 
+    /// The tree of a directory: other than the root tree it does not know the times of the shared folders above.
+    pub(crate) fn tree(&self, path: &Path) -> Id {
+        self.node(path).subtree.unwrap()
+    }
+
     /// The names in a directory of the tree.
     pub(crate) fn names(&self, path: &Path) -> Vec<String> {
-        let tree = self.node(path).subtree.unwrap();
-        let nodes = self.reader.tree(&tree).unwrap().nodes;
+        let nodes = self.reader.tree(&self.tree(path)).unwrap().nodes;
         nodes.iter().map(|node| String::from_utf8_lossy(&node.name).into_owned()).collect()
     }
 

@@ -2,17 +2,19 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 
-use backstay_core::{End, Outcome};
-use backstay_engine::tree::{TreeError, TreeOptions};
+use backstay_core::{End, Id, ObjectKind, Outcome, Store, StoreError, StoreErrorKind};
+use backstay_engine::tree::{TreeError, TreeOptions, back_up_tree};
+use backstay_repository::writer::{WriteOptions, Writer};
 use rustix::io::Errno;
 
 use crate::kinds::noise;
-use crate::support::{Fixture, Witness};
+use crate::support::{Fixture, Witness, repository_in};
 
 #[test]
 fn a_file_that_vanishes_before_it_is_opened_failed() {
@@ -154,6 +156,89 @@ fn what_may_not_be_read_failed_and_the_rest_is_saved() {
     });
     std::fs::set_permissions(&locked, PermissionsExt::from_mode(0o700)).unwrap();
     std::fs::set_permissions(unsearchable.parent().unwrap(), PermissionsExt::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn an_attribute_that_may_not_be_read_is_told_and_the_file_is_saved_without_it() {
+    let fixture = Fixture::new();
+    let path = fixture.write("file", b"x");
+    rustix::fs::setxattr(&path, "user.mark", b"1", rustix::fs::XattrFlags::empty()).unwrap();
+    unprivileged(&fixture, || {
+        let options = TreeOptions { ignore_ctime: true, ..TreeOptions::default() };
+        let first = fixture.back_up(&options);
+        assert_eq!(first.node(&path).xattrs.len(), 1);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o000)).unwrap();
+        let second = fixture.back_up_on(&first, &options);
+        let (errno, text) = second.failure(&path);
+        assert_eq!(errno, Some(Errno::ACCESS.raw_os_error()));
+        assert!(text.contains("saved without extended attribute user.mark"), "{text}");
+        assert_eq!(second.node(&path).xattrs, []);
+        assert_eq!(second.contents(&path), b"x");
+    });
+}
+
+#[test]
+fn a_store_that_takes_no_more_ends_the_walk() {
+    let fixture = Fixture::new();
+    for number in 0..300 {
+        fixture.write(&format!("d{}/f{number}", number % 10), noise(100_000, number));
+    }
+    let folder = fixture.folder.path().join("small");
+    let store = FullStore { inner: backstay_stores::LocalStore::new(&folder), left: AtomicUsize::new(1) };
+    let repository = Arc::new(repository_in(Arc::new(store)));
+    let options = WriteOptions { pack_size: 1 << 20, ..WriteOptions::default() };
+    let writer = Writer::new(repository, Arc::default(), options).unwrap();
+    let witness = Witness::default();
+    let result = back_up_tree(&writer, None, &[fixture.data()], &TreeOptions::default(), &witness, &witness);
+    let error = result.err().unwrap();
+    assert!(matches!(error, TreeError::Repository(_)), "{error}");
+    assert!(error.to_string().contains("no room left for the test"), "{error}");
+}
+
+/// Takes some packs and then no more.
+#[derive(Debug)]
+struct FullStore {
+    inner: backstay_stores::LocalStore,
+    left: AtomicUsize,
+}
+
+impl Store for FullStore {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    fn create(&self) -> Result<(), StoreError> {
+        self.inner.create()
+    }
+
+    fn put(&self, kind: ObjectKind, id: &Id, body: &[u8]) -> Result<(), StoreError> {
+        let room = |left: usize| left.checked_sub(1);
+        if kind == ObjectKind::Pack && self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
+            return Err(StoreError {
+                kind: StoreErrorKind::Full,
+                operation: "write",
+                object: id.short(),
+                text: "no room left for the test".to_owned(),
+            });
+        }
+        self.inner.put(kind, id, body)
+    }
+
+    fn get(&self, kind: ObjectKind, id: &Id, range: Option<Range<u64>>) -> Result<Vec<u8>, StoreError> {
+        self.inner.get(kind, id, range)
+    }
+
+    fn list(&self, kind: ObjectKind) -> Result<Vec<(Id, u64)>, StoreError> {
+        self.inner.list(kind)
+    }
+
+    fn size(&self, kind: ObjectKind, id: &Id) -> Result<Option<u64>, StoreError> {
+        self.inner.size(kind, id)
+    }
+
+    fn delete(&self, kind: ObjectKind, id: &Id) -> Result<(), StoreError> {
+        self.inner.delete(kind, id)
+    }
 }
 
 #[test]
