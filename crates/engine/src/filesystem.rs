@@ -44,7 +44,7 @@ impl From<rustix::fs::Stat> for FileStat {
                 device_id: raw.st_dev,
                 inode: raw.st_ino,
                 mode: raw.st_mode,
-                links: u64::from(raw.st_nlink),
+                links: wide(raw.st_nlink),
                 uid: raw.st_uid,
                 gid: raw.st_gid,
                 rdev: raw.st_rdev,
@@ -61,6 +61,11 @@ impl From<rustix::fs::Stat> for FileStat {
 /// The kernel keeps nanoseconds below one billion and not negative; their type differs from processor to processor.
 fn time(seconds: i64, nanoseconds: impl TryInto<u32>) -> Time {
     Time { seconds, nanoseconds: nanoseconds.try_into().unwrap_or(0).min(999_999_999) }
+}
+
+/// The count of links has 32 bits on some processors and 64 on others.
+fn wide(count: impl Into<u64>) -> u64 {
+    count.into()
 }
 
 /// The `lstat` of `name` in a directory.
