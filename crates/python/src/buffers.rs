@@ -7,7 +7,6 @@ use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-
 /// A view on the bytes of any object with the buffer protocol: `bytes`, `bytearray`, `memoryview`, `array`.
 ///
 /// While it lives the object cannot change its size (a `bytearray` refuses to), so the pointer stays valid also while
@@ -70,4 +69,3 @@ impl Drop for ByteView<'_> {
         unsafe { ffi::PyBuffer_Release(&mut *self.view) }
     }
 }
-

@@ -368,7 +368,11 @@ unsafe extern "C" fn tp_init(
     })
 }
 
-fn construct(record: &Record<'_>, arguments: &Bound<'_, PyTuple>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+fn construct(
+    record: &Record<'_>,
+    arguments: &Bound<'_, PyTuple>,
+    keywords: Option<&Bound<'_, PyDict>>,
+) -> PyResult<()> {
     let spec = record.class.spec;
     let class_name = spec.name.to_string_lossy();
     if arguments.len() > spec.positional.len() {
@@ -504,7 +508,11 @@ unsafe extern "C" fn get_text(object: *mut ffi::PyObject, closure: *mut c_void) 
     }
 }
 
-unsafe extern "C" fn refuse_text(_object: *mut ffi::PyObject, value: *mut ffi::PyObject, _closure: *mut c_void) -> c_int {
+unsafe extern "C" fn refuse_text(
+    _object: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    _closure: *mut c_void,
+) -> c_int {
     // The texts and the class are those of a C string member.
     let text: *const c_char =
         if value.is_null() { c"can't delete numeric/char attribute".as_ptr() } else { c"readonly attribute".as_ptr() };

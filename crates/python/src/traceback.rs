@@ -15,10 +15,9 @@ pub fn format_error(py: Python<'_>, error: &PyErr) -> String {
 }
 
 fn format_with_module(py: Python<'_>, error: &PyErr) -> PyResult<String> {
-    let lines = py.import("traceback")?.call_method1(
-        "format_exception",
-        (error.get_type(py), error.value(py), error.traceback(py)),
-    )?;
+    let lines = py
+        .import("traceback")?
+        .call_method1("format_exception", (error.get_type(py), error.value(py), error.traceback(py)))?;
     let mut text = String::new();
     for line in lines.cast::<PyList>()? {
         let line = line.str()?;

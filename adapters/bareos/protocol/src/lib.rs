@@ -227,7 +227,7 @@ pub enum FromWorker {
     Consumed(u64),
     /// Restore: the entry is done, `Err` with the reason if it failed.
     Restored(Result<(), Failure>),
-    /// Last frame.
+    /// Last frame. The worker stays until the host closes the socket, since answers to earlier frames may be on their way.
     Finished(JobEnd),
 }
 

@@ -208,7 +208,8 @@ impl<'a> Backup<'a> {
             // The contract ends the line without a word here. A line that ends early must not pass for a whole one.
             code if answer != Answer::Raised => {
                 let kind = if answer == Answer::Code(rc::ERROR) { message::WARNING } else { message::ERROR };
-                let text = format!("Command plugin \"{definition}\": end_backup_file answered {code}, its line ends here.\n");
+                let text =
+                    format!("Command plugin \"{definition}\": end_backup_file answered {code}, its line ends here.\n");
                 self.context.message(kind, text);
             }
             _ => {}
@@ -220,9 +221,8 @@ impl<'a> Backup<'a> {
     fn read_back<'py>(&self, py: Python<'py>, definition: u32, packet: &Record<'py>) -> PyResult<Saved<'py>> {
         let text_needed = |text| PyTypeError::new_err(text);
         let fname = packet.object(save::FNAME).ok_or_else(|| PyRuntimeError::new_err("fname is empty"))?;
-        let fname = fname
-            .cast_into::<PyString>()
-            .map_err(|_| text_needed("fname needs to be of type string \"utf-8\""))?;
+        let fname =
+            fname.cast_into::<PyString>().map_err(|_| text_needed("fname needs to be of type string \"utf-8\""))?;
         let link = match packet.object(save::LINK) {
             None => Vec::new(),
             Some(link) => names::to_bytes(
@@ -230,9 +230,8 @@ impl<'a> Backup<'a> {
                     .map_err(|_| text_needed("if given, link needs to be of type string \"utf-8\""))?,
             )?,
         };
-        let statp = packet
-            .value(save::STATP)
-            .ok_or_else(|| PyRuntimeError::new_err("PyStatPacketToNative() failed"))?;
+        let statp =
+            packet.value(save::STATP).ok_or_else(|| PyRuntimeError::new_err("PyStatPacketToNative() failed"))?;
         let statp = classes(py)?
             .stat
             .cast(&statp)
@@ -241,10 +240,8 @@ impl<'a> Backup<'a> {
             .object(save::FLAGS)
             .and_then(|flags| flags.cast_into::<PyByteArray>().ok())
             .ok_or_else(|| PyTypeError::new_err("flags need to be of type bytearray"))?;
-        let flags: [u8; 5] = flags
-            .to_vec()
-            .try_into()
-            .map_err(|_| PyRuntimeError::new_err("PyByteArray_Size(flags) failed"))?;
+        let flags: [u8; 5] =
+            flags.to_vec().try_into().map_err(|_| PyRuntimeError::new_err("PyByteArray_Size(flags) failed"))?;
         let file_type = i32::try_from(packet.integer(save::TYPE)).unwrap_or(0);
         if matches!(file_type, ft::RESTORE_FIRST | ft::PLUGIN_CONFIG | ft::PLUGIN_CONFIG_FILLED) {
             check_restore_object(packet)?;
@@ -370,7 +367,12 @@ impl<'a> Backup<'a> {
     }
 
     /// The host reads the plugin's descriptor itself.
-    fn read_in_core(&mut self, py: Python<'_>, saved: &Saved<'_>, number: i32) -> Result<Result<(), Failure>, HostGone> {
+    fn read_in_core(
+        &mut self,
+        py: Python<'_>,
+        saved: &Saved<'_>,
+        number: i32,
+    ) -> Result<Result<(), Failure>, HostGone> {
         let descriptor = match descriptors::duplicate(number) {
             Ok(descriptor) => descriptor,
             Err(error) => return Ok(Err(self.read_error(&saved.name, error.raw_os_error().unwrap_or(0), ""))),
@@ -580,9 +582,8 @@ fn check_restore_object(packet: &Record<'_>) -> PyResult<()> {
         return Err(PyTypeError::new_err("object name must be unicode type"));
     }
     let object = packet.value(save::OBJECT).ok_or_else(|| PyRuntimeError::new_err("object missing"))?;
-    let object = object
-        .cast_into::<PyByteArray>()
-        .map_err(|_| PyTypeError::new_err("object needs to be of type bytearray"))?;
+    let object =
+        object.cast_into::<PyByteArray>().map_err(|_| PyTypeError::new_err("object needs to be of type bytearray"))?;
     if i64::try_from(object.len()).is_ok_and(|bytes| length > bytes) {
         return Err(PyRuntimeError::new_err("object_len >= len(object)"));
     }
@@ -606,8 +607,19 @@ fn treatment(saved: &Saved<'_>) -> Treatment {
         ft::SPEC if saved.entry.stat.mode & 0o170_000 == 0o140_000 => {
             Treatment::Skip(Some((message::SKIPPED, format!("     Socket file skipped: {name}\n"))), "socket")
         }
-        ft::LNKSAVED | ft::REGE | ft::REG | ft::LNK | ft::DIREND | ft::SPEC | ft::RAW | ft::FIFO | ft::REPARSE
-        | ft::DELETED | ft::RESTORE_FIRST | ft::JUNCTION | ft::PLUGIN_CONFIG => Treatment::Save,
+        ft::LNKSAVED
+        | ft::REGE
+        | ft::REG
+        | ft::LNK
+        | ft::DIREND
+        | ft::SPEC
+        | ft::RAW
+        | ft::FIFO
+        | ft::REPARSE
+        | ft::DELETED
+        | ft::RESTORE_FIRST
+        | ft::JUNCTION
+        | ft::PLUGIN_CONFIG => Treatment::Save,
         ft::NORECURSE => Treatment::SaveAndSay(format!("     Recursion turned off. Will not descend into {name}\n")),
         ft::NOFSCHG => {
             Treatment::SaveAndSay(format!("     File system change prohibited. Will not descend into {name}\n"))
@@ -622,10 +634,9 @@ fn treatment(saved: &Saved<'_>) -> Treatment {
             Some((message::SKIPPED, format!("     Unchanged file skipped: {name}\n"))),
             "unchanged, says the plugin",
         ),
-        ft::ISARCH => Treatment::Skip(
-            Some((message::NOTSAVED, format!("     Archive file not saved: {name}\n"))),
-            "archive file",
-        ),
+        ft::ISARCH => {
+            Treatment::Skip(Some((message::NOTSAVED, format!("     Archive file not saved: {name}\n"))), "archive file")
+        }
         ft::DIRBEGIN => Treatment::Skip(None, "start of a directory"),
         other => Treatment::Fail(format!("     Unknown file type {other}; not saved: {name}\n")),
     }

@@ -87,7 +87,11 @@ pub(crate) fn close(py: Python<'_>, script: &Script, opened: Opened) -> PyResult
 }
 
 /// A SavePacket before start_backup_file (reference 3.3).
-pub(crate) fn save_packet<'py>(py: Python<'py>, command: &Bound<'py, PyString>, flags: [u8; 5]) -> PyResult<Record<'py>> {
+pub(crate) fn save_packet<'py>(
+    py: Python<'py>,
+    command: &Bound<'py, PyString>,
+    flags: [u8; 5],
+) -> PyResult<Record<'py>> {
     let packet = classes(py)?.save.make(py)?;
     let empty = intern!(py, "");
     packet.set_object(save::FNAME, Some(empty.clone().into_any()));

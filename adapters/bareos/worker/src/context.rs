@@ -244,9 +244,9 @@ impl JobContext {
     /// Moves the job's status on. What a failure or a cancel wrote stays.
     pub(crate) fn set_status(&self, letter: u8) {
         let final_status = [status::FATAL, status::CANCELLED, status::ERROR];
-        let _ = self.status.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |old| {
-            (!final_status.contains(&old)).then_some(letter)
-        });
+        let _ = self
+            .status
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |old| (!final_status.contains(&old)).then_some(letter));
     }
 
     /// The letter of bVarType.

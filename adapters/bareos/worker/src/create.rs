@@ -94,7 +94,10 @@ pub(crate) fn create(entry: &RestoreEntry, replace: char) -> Made {
             made
         }
         other => {
-            return Made::Failed(Failure { errno: 0, message: format!("Unknown file type {other}; not restored: {shown}") });
+            return Made::Failed(Failure {
+                errno: 0,
+                message: format!("Unknown file type {other}; not restored: {shown}"),
+            });
         }
     };
     match made {

@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn an_override_comes_first_and_may_redirect_the_module() {
-        let both = Definition::parse_overridden("python3:a=9:module_path=/q", "python3:module_path=/p:module_name=m:a=1");
+        let both =
+            Definition::parse_overridden("python3:a=9:module_path=/q", "python3:module_path=/p:module_name=m:a=1");
         let both = both.unwrap();
         assert_eq!(both.options, "a=9:a=1:");
         assert_eq!(both.module_path.as_deref(), Some("/q"));

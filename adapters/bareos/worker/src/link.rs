@@ -88,6 +88,18 @@ impl Link {
         Ok(link)
     }
 
+    /// Waits until the host closes the socket: it may still have to answer frames that came before the last one.
+    pub(crate) fn wait_for_end(&self, py: Python<'_>) {
+        // The job is over: a host that goes away now cancels nothing.
+        self.cancel_seen.store(true, Ordering::SeqCst);
+        py.detach(|| {
+            let mut inbox = lock(&self.inbox);
+            while !inbox.closed {
+                inbox.closed = !matches!(inbox.receiver.receive::<ToWorker>(), Ok(Some(_)));
+            }
+        });
+    }
+
     /// Sends what is queued, then waits for the host's next word with the interpreter released.
     pub(crate) fn wait(&self, py: Python<'_>) -> Result<Incoming, HostGone> {
         let message = py.detach(|| {

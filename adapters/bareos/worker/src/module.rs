@@ -444,7 +444,11 @@ fn check_changes<'py>(
 
 #[pyfunction]
 #[pyo3(name = "AcceptFile", signature = (*arguments, **keywords))]
-fn accept_file<'py>(py: Python<'py>, arguments: &Bound<'py, PyTuple>, keywords: Option<Keywords<'_, 'py>>) -> PyResult<i64> {
+fn accept_file<'py>(
+    py: Python<'py>,
+    arguments: &Bound<'py, PyTuple>,
+    keywords: Option<Keywords<'_, 'py>>,
+) -> PyResult<i64> {
     let packet = Arguments::new("AcceptFile", arguments, keywords, 1, 1)?.object(0)?;
     job!();
     let classes = classes(py)?;

@@ -261,7 +261,10 @@ fn text(packet: &Record<'_>, field: usize) -> String {
 
 /// A `str` in an object member; anything else shows as nothing.
 fn string(packet: &Record<'_>, field: usize) -> String {
-    packet.value(field).filter(|value| value.is_instance_of::<PyString>()).map_or_else(String::new, |value| lossy(&value))
+    packet
+        .value(field)
+        .filter(|value| value.is_instance_of::<PyString>())
+        .map_or_else(String::new, |value| lossy(&value))
 }
 
 /// A `bytearray` in an object member, up to its first NUL; anything else shows as nothing.

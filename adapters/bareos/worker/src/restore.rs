@@ -230,11 +230,7 @@ impl<'a> Restore<'a> {
         Ok(open)
     }
 
-    fn packet<'py>(
-        &self,
-        py: Python<'py>,
-        entry: &RestoreEntry,
-    ) -> PyResult<backstay_python_runtime::Record<'py>> {
+    fn packet<'py>(&self, py: Python<'py>, entry: &RestoreEntry) -> PyResult<backstay_python_runtime::Record<'py>> {
         let prefix = self.context.where_prefix().unwrap_or("");
         calls::restore_packet(py, entry, prefix, self.context.spec.replace)
     }

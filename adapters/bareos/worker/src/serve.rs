@@ -92,6 +92,7 @@ pub fn serve(inherited: Inherited, interpreter: &Path) -> Result<(), ServeError>
             error.print(py);
         }
         flush_streams(py);
+        link.wait_for_end(py);
         Ok(())
     })
 }

@@ -32,7 +32,9 @@ impl Plugin {
     pub fn new(source: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
-        let probe = format!("def out(*words):\n    with open({log:?}, 'a') as f: print(*words, file=f)\n");
+        let probe = format!(
+            "def out(*words):\n    with open({log:?}, 'a', errors='backslashreplace') as f: print(*words, file=f)\n"
+        );
         std::fs::write(folder.path().join("probe.py"), probe).unwrap();
         std::fs::write(folder.path().join("plug.py"), source).unwrap();
         Self { folder }
@@ -205,9 +207,7 @@ impl Host {
                 drop(file);
                 let answer = match read {
                     Ok(n) => Ok(n as u64),
-                    Err(error) => {
-                        Err(Failure { errno: error.raw_os_error().unwrap_or(0), message: error.to_string() })
-                    }
+                    Err(error) => Err(Failure { errno: error.raw_os_error().unwrap_or(0), message: error.to_string() }),
                 };
                 self.send(&ToWorker::DataFdDone(answer));
             }
@@ -241,8 +241,7 @@ impl Host {
 
     pub fn restore_entry(&mut self, definition: &str, one: &Saved, prefix: &str) -> bool {
         let below = |name: &[u8]| [prefix.as_bytes(), name].concat();
-        let output_link =
-            if one.entry.file_type == 1 { below(&one.entry.link) } else { one.entry.link.clone() };
+        let output_link = if one.entry.file_type == 1 { below(&one.entry.link) } else { one.entry.link.clone() };
         self.send(&ToWorker::Restore(Box::new(RestoreEntry {
             definition: definition.to_owned(),
             entry: one.entry.clone(),
