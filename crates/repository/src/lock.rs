@@ -162,6 +162,12 @@ pub fn user_name() -> String {
     }
 }
 
+/// A clock that also runs while the machine sleeps: others see the lock grow old then too.
+fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// `restic unlock` finds out whether a lock's process lives by sending it SIGHUP, so whoever holds a lock must survive
 /// that, as restic itself does: from the first lock on, this process takes notice of SIGHUP and goes on.
 fn survive_probes() -> Result<(), Error> {
@@ -178,7 +184,8 @@ fn survive_probes() -> Result<(), Error> {
 #[derive(Debug)]
 struct State {
     id: Id,
-    refreshed: Instant,
+    /// On the clock of [`since_boot`].
+    refreshed: Duration,
     /// Why the last attempt to refresh it failed.
     failure: Option<String>,
     ending: bool,
@@ -228,7 +235,7 @@ impl Lock {
 
     fn attempt(repository: &Arc<Repository>, exclusive: bool, times: LockTimes) -> Result<Self, Error> {
         find_conflict(repository, exclusive, None)?;
-        let started = Instant::now();
+        let started = since_boot();
         let id = write(repository, exclusive)?;
         std::thread::sleep(times.settle);
         if let Err(error) = find_conflict(repository, exclusive, Some(&id)) {
@@ -262,7 +269,7 @@ impl Lock {
     /// [`Error::LockLost`] when it could not be refreshed in time: whatever is being written must stop.
     pub fn check(&self) -> Result<(), Error> {
         let state = self.shared.state.lock();
-        let since = state.refreshed.elapsed();
+        let since = since_boot().saturating_sub(state.refreshed);
         if since < self.shared.times.lost_after {
             return Ok(());
         }
@@ -301,8 +308,8 @@ impl Shared {
                 return;
             }
             let old = state.id;
-            let started = Instant::now();
-            let lost = state.refreshed.elapsed() >= self.times.lost_after;
+            let started = since_boot();
+            let lost = since_boot().saturating_sub(state.refreshed) >= self.times.lost_after;
             if lost {
                 // Others may have begun to delete: a fresh file would only hide that.
                 return;

@@ -7,10 +7,9 @@ mod format_support;
 use std::path::Path;
 
 use backstay_core::{FileKind, Id, ObjectKind};
-use backstay_repository::container::decompress_into;
 use backstay_repository::pack::{decode_header, header_len};
 use backstay_repository::{BlobKind, Error, Repository, SnapshotFilter, Tree};
-use format_support::{hex, restic, store};
+use format_support::{blob, hex, restic, store};
 
 const KEY: &str = r#"{"created":"2020-01-02T03:04:05Z","username":"u","hostname":"h","kdf":"scrypt","N":16384,"r":8,"p":1,"salt":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0+Pw==","data":"oKCgoKCgoKCgoKCgoKCgAfT/BivpimSULiNQEF2FHbN1IHt0oXgzz88p4HQmpWo+vUQUIL66vng3uatgoSyWiX2nxrSBrWmWh3c3Z/oKZCudyZ+izZQ7WpVQwPmjxIK/nlgAD0yXgwhI4g35AOgao4z4PCuRmRZznCuomswMRkva8WW16bvgRhc/rTqGR498RfebNL7NSV4roejbW12tQg=="}"#;
 /// `config`.
@@ -80,20 +79,6 @@ fn open() -> (tempfile::TempDir, Repository) {
     write(folder.path());
     let repository = Repository::open(store(folder.path()), b"test").unwrap();
     (folder, repository)
-}
-
-/// Reads a blob as a reader does: index, pack, envelope, zstd.
-fn blob(repository: &Repository, kind: BlobKind, id: &Id) -> Vec<u8> {
-    let location = repository.load_index().unwrap().get(kind, id).unwrap();
-    let range = u64::from(location.offset)..u64::from(location.offset) + u64::from(location.length);
-    let envelope = repository.store().get(ObjectKind::Pack, &location.pack, Some(range)).unwrap();
-    let mut plain = repository.key().open(&envelope).unwrap();
-    if let Some(length) = location.uncompressed {
-        let compressed = std::mem::take(&mut plain);
-        decompress_into(&compressed, length.get() as usize, &mut plain).unwrap();
-    }
-    assert_eq!(Id::of(&plain), *id);
-    plain
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub mod local;
 #[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used)]
 pub mod testing;
 
 pub use local::LocalStore;

@@ -148,15 +148,19 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-fn failed(operation: &'static str, path: &Path, error: &io::Error) -> StoreError {
-    let kind = match Errno::from_io_error(error) {
+/// What an error of the operating system means for the program.
+fn error_kind(error: &io::Error) -> StoreErrorKind {
+    match Errno::from_io_error(error) {
         Some(Errno::NOENT | Errno::NOTDIR) => StoreErrorKind::NotFound,
         Some(Errno::EXIST) => StoreErrorKind::Exists,
         Some(Errno::NOSPC | Errno::DQUOT) => StoreErrorKind::Full,
         Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => StoreErrorKind::Denied,
         _ => StoreErrorKind::Other,
-    };
-    StoreError { kind, operation, object: path.display().to_string(), text: error.to_string() }
+    }
+}
+
+fn failed(operation: &'static str, path: &Path, error: &io::Error) -> StoreError {
+    StoreError { kind: error_kind(error), operation, object: path.display().to_string(), text: error.to_string() }
 }
 
 /// The ids and sizes of the objects in a directory. A missing directory is empty, foreign names are left out.
@@ -277,3 +281,6 @@ impl Store for LocalStore {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,6 @@ const CONTENT_NAMED: [ObjectKind; 5] =
 ///
 /// # Panics
 /// At the first thing that the store does wrong: this is a test.
-#[allow(clippy::unwrap_used)]
 pub fn behaves(make: impl Fn() -> Arc<dyn Store>) {
     an_empty_store_lists_nothing(&*make());
     what_is_put_comes_back(&*make());

@@ -7,8 +7,9 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use backstay_core::{Id, ObjectKind, Store};
+use backstay_repository::container::decompress_into;
 use backstay_repository::keyfile::KdfParams;
-use backstay_repository::{InitOptions, Repository};
+use backstay_repository::{BlobKind, InitOptions, Repository};
 use backstay_stores::LocalStore;
 
 pub(crate) const PASSWORD: &str = "a test password";
@@ -66,4 +67,18 @@ pub(crate) fn overwrite(root: &Path, kind: ObjectKind, id: &Id, bytes: &[u8]) {
 pub(crate) fn hex(text: &str) -> Vec<u8> {
     let digits: String = text.split_whitespace().collect();
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+}
+
+/// Reads a blob as a reader does: index, pack, envelope, zstd.
+pub(crate) fn blob(repository: &Repository, kind: BlobKind, id: &Id) -> Vec<u8> {
+    let location = repository.load_index().unwrap().get(kind, id).unwrap();
+    let range = u64::from(location.offset)..u64::from(location.offset) + u64::from(location.length);
+    let envelope = repository.store().get(ObjectKind::Pack, &location.pack, Some(range)).unwrap();
+    let mut plain = repository.key().open(&envelope).unwrap();
+    if let Some(length) = location.uncompressed {
+        let compressed = std::mem::take(&mut plain);
+        decompress_into(&compressed, length.get() as usize, &mut plain).unwrap();
+    }
+    assert_eq!(Id::of(&plain), *id);
+    plain
 }
