@@ -143,6 +143,9 @@ struct PackInfo {
     blobs: Vec<PackBlob>,
 }
 
+/// All packs of the index, and those that are marked for deletion.
+type Indexed = (BTreeMap<Id, PackInfo>, HashSet<Id>);
+
 struct Check<'a> {
     repository: &'a Arc<Repository>,
     options: CheckOptions,
@@ -248,7 +251,7 @@ impl Check<'_> {
 
     /// Checks 2 to 6. Returns the packs and those that are marked for deletion; none when an index file is damaged:
     /// what is missing then says nothing.
-    fn index(&self) -> Result<Option<(BTreeMap<Id, PackInfo>, HashSet<Id>)>> {
+    fn index(&self) -> Result<Option<Indexed>> {
         let files = self.repository.store().list(ObjectKind::Index)?;
         self.progress.stage("index files", files.len() as u64);
         let packs: Mutex<BTreeMap<Id, PackInfo>> = Mutex::default();

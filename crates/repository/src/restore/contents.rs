@@ -3,7 +3,7 @@
 //! A file of one piece is made, written and finished in one go. The others stay open between their pieces, as long as
 //! there are not too many of them. A thread holds one range of a pack and one blob: memory has a ceiling.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -183,7 +183,15 @@ fn is_zero(bytes: &[u8]) -> bool {
 /// The files that wait for further pieces.
 #[derive(Default)]
 struct OpenFiles {
-    files: Mutex<HashMap<u32, Slot>>,
+    state: Mutex<OpenState>,
+}
+
+#[derive(Default)]
+struct OpenState {
+    files: HashMap<u32, Slot>,
+    /// Files that were opened, the oldest first; some of them are finished since.
+    order: VecDeque<u32>,
+    open: usize,
 }
 
 enum Slot {
@@ -200,8 +208,8 @@ impl OpenFiles {
         number: u32,
         file: &File,
     ) -> rustix::io::Result<Arc<OwnedFd>> {
-        let mut files = self.files.lock();
-        let fd = match files.get(&number) {
+        let mut state = self.state.lock();
+        let fd = match state.files.get(&number) {
             Some(Slot::Open(fd)) => return Ok(fd.clone()),
             Some(Slot::Parked(device, inode)) => {
                 let directory = handles.make(file.directory)?;
@@ -215,21 +223,35 @@ impl OpenFiles {
             None => open_file(run, handles, file)?,
         };
         let fd = Arc::new(fd);
-        files.insert(number, Slot::Open(fd.clone()));
-        let open = files.values().filter(|slot| matches!(slot, Slot::Open(_))).count();
-        if open > OPEN_FILES
-            && let Some((_, slot)) =
-                files.iter_mut().find(|(other, slot)| **other != number && matches!(slot, Slot::Open(_)))
-            && let Slot::Open(fd) = slot
+        while state.open >= OPEN_FILES
+            && let Some(oldest) = state.order.pop_front()
         {
-            let stat = fstat(&*fd)?;
-            *slot = Slot::Parked(stat.st_dev, stat.st_ino);
+            state.park(oldest)?;
         }
+        state.files.insert(number, Slot::Open(fd.clone()));
+        state.order.push_back(number);
+        state.open += 1;
         Ok(fd)
     }
 
     fn remove(&self, number: u32) {
-        self.files.lock().remove(&number);
+        let mut state = self.state.lock();
+        if let Some(Slot::Open(_)) = state.files.remove(&number) {
+            state.open -= 1;
+        }
+    }
+}
+
+impl OpenState {
+    fn park(&mut self, number: u32) -> rustix::io::Result<()> {
+        if let Some(slot) = self.files.get_mut(&number)
+            && let Slot::Open(fd) = slot
+        {
+            let stat = fstat(&*fd)?;
+            *slot = Slot::Parked(stat.st_dev, stat.st_ino);
+            self.open -= 1;
+        }
+        Ok(())
     }
 }
 

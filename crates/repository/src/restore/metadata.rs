@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use backstay_core::{FileKind, Time};
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmod, chownat, fchmod,
-    fchown, flistxattr, flistxattr_query, fremovexattr, fsetxattr, fstat, futimens, openat, setxattr, utimensat,
+    fchown, flistxattr, flistxattr_query, fremovexattr, fsetxattr, fstat, futimens, openat, removexattr, setxattr,
+    utimensat,
 };
 use rustix::io::Errno;
 
@@ -95,7 +96,8 @@ fn set_xattrs(run: &Run<'_>, meta: &Meta, problem: &mut Problem, set: impl Fn(&[
         match set(name, value) {
             Err(Errno::OPNOTSUPP) => add(&run.counters.xattrs_unsupported, 1),
             result => {
-                problem.note(|| format!("extended attribute {:?} cannot be set", String::from_utf8_lossy(name)), result)
+                problem
+                    .note(|| format!("extended attribute {:?} cannot be set", String::from_utf8_lossy(name)), result);
             }
         }
     }
@@ -152,13 +154,15 @@ pub(super) fn apply(run: &Run<'_>, fd: BorrowedFd<'_>, meta: &Meta, clean: bool)
     problem.end()
 }
 
-/// Puts `meta` on a symbolic link, device, pipe or socket: objects that cannot simply be opened.
+/// Puts `meta` on a symbolic link, device, pipe or socket: objects that cannot simply be opened. `inherits_acl` says
+/// that its directory gave it an access control list, which the snapshot does not know.
 pub(super) fn apply_special(
     run: &Run<'_>,
     directory: BorrowedFd<'_>,
     name: &[u8],
     kind: FileKind,
     meta: &Meta,
+    inherits_acl: bool,
 ) -> Result<(), String> {
     let mut problem = Problem::default();
     let owner = (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)));
@@ -179,6 +183,12 @@ pub(super) fn apply_special(
     };
     let path = handle.as_ref().map(|handle| format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd()));
     if let Some(path) = &path {
+        if inherits_acl && kind != FileKind::Symlink {
+            match removexattr(path.as_str(), "system.posix_acl_access") {
+                Err(Errno::NODATA) => {}
+                result => problem.note(|| "the inherited access control list cannot be removed".to_owned(), result),
+            }
+        }
         set_xattrs(run, meta, &mut problem, |name, value| setxattr(path.as_str(), name, value, XattrFlags::empty()));
     }
     let result = utimensat(directory, name, &meta.times(), AtFlags::SYMLINK_NOFOLLOW);

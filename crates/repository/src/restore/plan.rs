@@ -539,6 +539,7 @@ impl Planner<'_> {
     fn special(&mut self, directory: u32, old: Option<&Rc<OwnedFd>>, path: &[u8], node: &mut Node) {
         let run = self.run;
         let Some(found) = self.look(old, path, &node.name) else { return };
+        let acl = self.directories.inherits_acl(directory);
         if let (Found::Something(stat), Some(fd)) = (found, old) {
             if run.options.overwrite == Overwrite::Never {
                 return run.skipped(RestoreAction::Kept, path, 0);
@@ -550,7 +551,7 @@ impl Planner<'_> {
             if same {
                 if !run.options.dry_run {
                     let meta = Meta::take(node);
-                    if let Err(message) = apply_special(run, fd.as_fd(), &node.name, node.kind, &meta) {
+                    if let Err(message) = apply_special(run, fd.as_fd(), &node.name, node.kind, &meta, acl) {
                         return run.fail(path, message);
                     }
                 }
@@ -590,7 +591,9 @@ impl Planner<'_> {
             return run.fail_io(path, "it cannot be made", error);
         }
         let meta = Meta::take(node);
-        match apply_special(run, fd.as_fd(), &node.name, node.kind, &meta) {
+        // Its directory may have been made only now.
+        let acl = self.directories.inherits_acl(directory);
+        match apply_special(run, fd.as_fd(), &node.name, node.kind, &meta, acl) {
             Ok(()) => run.restored(path, 0),
             Err(message) => run.fail(path, message),
         }

@@ -102,6 +102,7 @@ fn build_source(source: &Path) {
     fs::write(source.join(OsStr::from_bytes(b"not \xff text")), "raw name").unwrap();
     fs::write(path("deep/er/still/one"), "one file, two names").unwrap();
     fs::hard_link(path("deep/er/still/one"), path("many/another name")).unwrap();
+    fs::hard_link(path("nothing"), path("deep/nothing either")).unwrap();
     let sparse = fs::File::create(path("sparse")).unwrap();
     sparse.write_all_at(b"start", 0).unwrap();
     sparse.write_all_at(b"end", 40 << 20).unwrap();

@@ -188,7 +188,7 @@ fn files_are_found_by_name_time_and_blob() {
     };
     assert_eq!(found(&named(&["file 1[0-2]"], &[])), ["file 10", "file 11", "file 12"]);
     assert_eq!(found(&named(&[], &["FILE 77"])), ["file 77"]);
-    assert_eq!(found(&named(&["deep"], &[])), ["deep", "er", "still", "one"]);
+    assert_eq!(found(&named(&["deep"], &[])), ["deep", "er", "still", "one", "nothing either"]);
     let mut old = named(&["*"], &[]);
     old.newest = Some(backstay_core::Time { seconds: 0, nanoseconds: 0 });
     assert_eq!(found(&old), ["labelled"]);

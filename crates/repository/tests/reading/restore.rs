@@ -9,6 +9,7 @@ use backstay_core::{FileKind, Id};
 use backstay_repository::restore::{Overwrite, RestoreAction, RestoreOptions, RestoreProgress, RestoreReport, restore};
 use backstay_repository::{BlobKind, InitOptions, Node, Reader, Repository, Tree, WriteOptions, Writer};
 use backstay_stores::LocalStore;
+use rustix::fs::XattrFlags;
 
 use crate::fixture::{Fixture, again, assert_same, flip, name_of, noise, open, set_time, survey};
 
@@ -524,4 +525,78 @@ fn many_files_of_several_blobs_are_written_with_few_of_them_open() {
     let report = run(&fixture, &RestoreOptions { verify: true, ..options(&fixture.target()) });
     assert_eq!(report.errors, []);
     assert_same(&fixture.source(), &fixture.target());
+}
+
+/// An access control list as Linux stores it: everybody may, and user 1234 too.
+fn access_list() -> Vec<u8> {
+    let none = u32::MAX;
+    let entries = [(1_u16, none), (2, 1234), (4, none), (0x10, none), (0x20, none)];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, id) in entries {
+        list.extend_from_slice(&tag.to_le_bytes());
+        list.extend_from_slice(&7_u16.to_le_bytes());
+        list.extend_from_slice(&id.to_le_bytes());
+    }
+    list
+}
+
+#[test]
+fn attributes_that_the_snapshot_lacks_are_removed() {
+    let fixture = Fixture::new();
+    let target = fixture.target();
+    run(&fixture, &options(&target));
+    for name in ["labelled", "big", "many"] {
+        rustix::fs::setxattr(target.join(name), "user.extra", b"x", XattrFlags::empty()).unwrap();
+    }
+    rustix::fs::setxattr(target.join("labelled"), "user.test", b"changed", XattrFlags::empty()).unwrap();
+    rustix::fs::setxattr(target.join("big"), "system.posix_acl_access", &access_list(), XattrFlags::empty()).unwrap();
+    let report = run(&fixture, &options(&target));
+    assert_eq!(report.errors, []);
+    assert_same(&fixture.source(), &target);
+}
+
+#[test]
+fn an_access_control_list_that_the_target_passes_on_is_not_kept() {
+    let fixture = Fixture::new();
+    let target = fixture.target();
+    fs::create_dir(&target).unwrap();
+    rustix::fs::setxattr(&target, "system.posix_acl_default", &access_list(), XattrFlags::empty()).unwrap();
+    let report = run(&fixture, &options(&target));
+    assert_eq!(report.errors, []);
+    assert_same(&fixture.source(), &target);
+}
+
+#[test]
+fn a_running_program_is_replaced() {
+    let home = tempfile::tempdir().unwrap();
+    let sleep = fs::read("/bin/sleep").unwrap();
+    let newer = [&sleep[..], b"a little more"].concat();
+    let (repository, tree) = repository_with(home.path(), |writer| vec![file(writer, b"program", &newer)]);
+    let target = home.path().join("target");
+    fs::create_dir(&target).unwrap();
+    fs::write(target.join("program"), &sleep).unwrap();
+    fs::set_permissions(target.join("program"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut running = std::process::Command::new(target.join("program")).arg("60").spawn().unwrap();
+    let reader = Reader::new(repository.clone(), Arc::new(repository.load_index().unwrap()));
+    let report = restore(&reader, &tree, b"", &options(&target), &()).unwrap();
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert_eq!(report.errors, []);
+    assert_eq!(fs::read(target.join("program")).unwrap(), newer);
+}
+
+#[test]
+fn two_names_of_one_object_with_different_contents_become_two_files() {
+    let home = tempfile::tempdir().unwrap();
+    let (repository, tree) = repository_with(home.path(), |writer| {
+        let linked = |name, contents| Node { inode: 5, device_id: 6, links: 3, ..file(writer, name, contents) };
+        vec![linked(b"a", b"before"), linked(b"b", b"after"), linked(b"c", b"after")]
+    });
+    let reader = Reader::new(repository.clone(), Arc::new(repository.load_index().unwrap()));
+    let target = home.path().join("target");
+    assert_eq!(restore(&reader, &tree, b"", &options(&target), &()).unwrap().errors, []);
+    let inode = |name| fs::metadata(target.join(name)).unwrap().ino();
+    assert!(inode("b") == inode("c") && inode("a") != inode("b"));
+    assert_eq!(fs::read_to_string(target.join("a")).unwrap(), "before");
+    assert_eq!(fs::read_to_string(target.join("c")).unwrap(), "after");
 }
