@@ -19,6 +19,7 @@ use backstay_repository::writer::{WriteOptions, Writer};
 
 use crate::filesystem::Names;
 use crate::ingest::{SourceIngest, SourceResult};
+use crate::job::Listening;
 use crate::ledger::{CONTENT_FILE, INTERNAL_DIRECTORY, LEDGER_FILE, LedgerHeader, LedgerWriter};
 use crate::tree::{Observer, TreeError, TreeOptions, TreeReport, absolute, back_up_tree};
 
@@ -118,6 +119,7 @@ fn run(
     job: &dyn Job,
     observer: &dyn Observer,
 ) -> Result<BackupReport, Error> {
+    let job = &Listening::new(job);
     if options.paths.is_empty() && sources.is_empty() {
         return Err(Error::Other("nothing to back up: name a path, a plugin, --stdin or a command".to_owned()));
     }
@@ -186,7 +188,7 @@ fn run(
     let mut summary = summarise(&tree_report, &results);
     let verdict = match stopped {
         Some(reason) => Verdict::Partial(reason),
-        None if tally.failed > 0 || tally.lost > 0 || !tally.balances() => Verdict::WithErrors,
+        None if tally.failed > 0 || tally.lost > 0 || job.errors() > 0 || !tally.balances() => Verdict::WithErrors,
         None => Verdict::Complete,
     };
     let mut report = BackupReport {

@@ -4,11 +4,12 @@
 //! finished entries wait in a short queue. The view holds whatever fits a tree of files; the contents of the rest are
 //! named once more beside the ledger, so that nothing a ledger names can be pruned. May use: core, repository.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use backstay_core::{
-    Attr, CancelReason, Data, DataError, Entry, EntryError, FileKind, Id, Ingest, Job, Outcome, Stop, Tally, Want,
+    Attr, CancelReason, Data, DataError, Entry, EntryError, FileKind, Id, Ingest, Job, MessageLevel, Outcome, Stop,
+    Tally, Want,
 };
 use backstay_repository::assemble::Assembler;
 use backstay_repository::error::Error;
@@ -16,12 +17,14 @@ use backstay_repository::stream::{Content, ContentWriter, PendingContent};
 use backstay_repository::tree::Node;
 use backstay_repository::writer::Writer;
 
-use crate::filesystem::Names;
+use crate::filesystem::{Names, stat_path};
 use crate::ledger::{LedgerEntry, LedgerWriter};
 use crate::tree::{Change, Observer};
 
 /// Entries whose chunks may still be on their way.
 const MOST_PENDING: usize = 512;
+/// Entries missing in the view that are told one by one.
+const MOST_HIDDEN_TOLD: u64 = 20;
 /// Bytes read from a descriptor before the job is asked whether it was cancelled.
 const SLICE: u64 = 4 << 20;
 
@@ -37,8 +40,12 @@ pub(crate) struct SourceIngest<'a> {
     pending: VecDeque<Pending>,
     /// Contents of files with several names, by the name that carries them.
     linked: HashMap<Vec<u8>, (Vec<Id>, u64)>,
+    /// Directories that have a node in the view, or need none.
+    directories: HashSet<Vec<u8>>,
     /// Blobs that no node of the view holds.
     unseen: Vec<Id>,
+    /// Entries that the ledger has and the view has not.
+    hidden: u64,
     tally: Tally,
     bytes: u64,
     error: Option<Error>,
@@ -83,7 +90,9 @@ impl<'a> SourceIngest<'a> {
             open: None,
             pending: VecDeque::new(),
             linked: HashMap::new(),
+            directories: HashSet::new(),
             unseen: Vec::new(),
+            hidden: 0,
             tally: Tally::default(),
             bytes: 0,
             error: None,
@@ -98,6 +107,10 @@ impl<'a> SourceIngest<'a> {
         }
         while let Some(pending) = self.pending.pop_front() {
             self.settle(pending)?;
+        }
+        if self.hidden > MOST_HIDDEN_TOLD {
+            let text = format!("{} entries in all come back through their plugin only", self.hidden);
+            self.job.message(MessageLevel::Warning, "view", &text);
         }
         let ledger = self.ledger.take().map(LedgerWriter::finish).transpose()?;
         Ok(SourceResult { tally: self.tally, bytes: self.bytes, ledger, unseen: self.unseen })
@@ -156,21 +169,63 @@ impl<'a> SourceIngest<'a> {
         let (ids, size) = match (entry.hard_link, linked) {
             (false, _) => (content.ids.clone(), content.size),
             (true, Some(first)) => first,
-            // Another name for something that the view does not have: the ledger alone knows it.
             (true, None) => {
-                self.unseen.extend_from_slice(&content.ids);
+                self.hide(entry, content, "the file that it is another name of was not announced with several links");
                 return Ok(());
             }
         };
         let Some(path) = path else {
-            self.unseen.extend_from_slice(&content.ids);
+            self.hide(entry, content, "no file system could hold this name");
             return Ok(());
         };
+        if entry.name.starts_with(b"/") {
+            self.parents(&path)?;
+        }
+        if entry.kind == FileKind::Directory {
+            self.directories.insert(path.clone());
+        }
         if entry.kind != FileKind::File {
             self.unseen.extend_from_slice(&content.ids);
         }
         let node = self.node(entry, attrs, ids, size);
         self.assembler.add(&path, node)
+    }
+
+    /// An entry that only a restore through its plugin brings back: said, and its contents kept.
+    fn hide(&mut self, entry: &Entry, content: &Content, reason: &str) {
+        self.unseen.extend_from_slice(&content.ids);
+        self.hidden += 1;
+        if self.hidden <= MOST_HIDDEN_TOLD {
+            let name = String::from_utf8_lossy(&entry.name);
+            let text = format!("{name} comes back through its plugin only ({reason}); a plain restore leaves it out");
+            self.job.message(MessageLevel::Warning, "view", &text);
+        }
+    }
+
+    /// Folders above an announced name look as they do on this host, so that a restore to `/` changes none of them.
+    fn parents(&mut self, path: &[u8]) -> Result<(), Error> {
+        for at in path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at) {
+            let parent = &path[..at];
+            if self.directories.contains(parent) {
+                continue;
+            }
+            self.directories.insert(parent.to_vec());
+            let absolute = [b"/", parent].concat();
+            let Ok(found) = stat_path(&absolute) else { continue };
+            if found.kind() == Some(FileKind::Directory) {
+                let entry = Entry {
+                    name: absolute,
+                    kind: FileKind::Directory,
+                    link: Vec::new(),
+                    hard_link: false,
+                    stat: found.stat,
+                    native: Vec::new(),
+                };
+                let node = self.node(&entry, &[], Vec::new(), 0);
+                self.assembler.add(parent, node)?;
+            }
+        }
+        Ok(())
     }
 
     fn node(&mut self, entry: &Entry, attrs: &[Attr], ids: Vec<Id>, size: u64) -> Node {

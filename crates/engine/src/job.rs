@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use backstay_core::{CancelReason, Job, MessageLevel};
 use parking_lot::Mutex;
@@ -49,6 +50,40 @@ impl Job for JobControl {
     fn cancelled(&self) -> Option<CancelReason> {
         let reason = self.cancelled.lock().clone();
         reason.or_else(|| (self.interrupted)().then_some(CancelReason::Interrupted))
+    }
+}
+
+/// Passes everything on to a job and counts what it is told, so that the engine can judge a source by its own words.
+pub(crate) struct Listening<'a> {
+    job: &'a dyn Job,
+    errors: AtomicU64,
+}
+
+impl<'a> Listening<'a> {
+    pub(crate) fn new(job: &'a dyn Job) -> Self {
+        Self { job, errors: AtomicU64::new(0) }
+    }
+
+    /// Messages of level error or worse so far.
+    pub(crate) fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+}
+
+impl Job for Listening<'_> {
+    fn id(&self) -> u32 {
+        self.job.id()
+    }
+
+    fn message(&self, level: MessageLevel, source: &str, text: &str) {
+        if level >= MessageLevel::Error {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        self.job.message(level, source, text);
+    }
+
+    fn cancelled(&self) -> Option<CancelReason> {
+        self.job.cancelled()
     }
 }
 

@@ -11,6 +11,7 @@ use backstay_repository::error::Error;
 use backstay_repository::pack::BlobKind;
 use backstay_repository::reader::Reader;
 
+use crate::job::Listening;
 use crate::ledger::{LedgerEntry, LedgerReader};
 
 /// What a restore through an adapter came to.
@@ -43,6 +44,7 @@ pub fn restore_through(
     job: &dyn Job,
     observer: &dyn ThroughObserver,
 ) -> Result<ThroughReport, Error> {
+    let job = &Listening::new(job);
     let fatal = |error: Fatal| Error::Other(error.0);
     sink.begin(job).map_err(fatal)?;
     let mut tally = Tally::default();
@@ -77,7 +79,7 @@ pub fn restore_through(
     }
     let mut verdict = match stopped {
         Some(reason) => Verdict::Partial(reason),
-        None if tally.failed > 0 => Verdict::WithErrors,
+        None if tally.failed > 0 || job.errors() > 0 => Verdict::WithErrors,
         None => Verdict::Complete,
     };
     if let (Err(error), Verdict::Complete | Verdict::WithErrors) = (sink.finish(&verdict), &verdict) {

@@ -1,4 +1,5 @@
 //! What a backup may claim: every announced entry ends in one state, and no snapshot is better than the truth.
+#![allow(clippy::unwrap_used)] // the lint's own exception for tests leaves out their helpers
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;
@@ -348,9 +349,55 @@ fn a_descriptor_that_cannot_be_read_fails_its_entry_only() {
 }
 
 #[test]
+fn an_error_message_alone_keeps_a_backup_from_being_complete() {
+    /// A source that says that something went wrong, and announces nothing that failed.
+    struct Complaining;
+    impl Source for Complaining {
+        fn info(&self) -> SourceInfo {
+            SourceInfo { name: "c".to_owned(), path: "/c".to_owned(), adapter: None, definitions: Vec::new() }
+        }
+        fn run(&mut self, job: &dyn Job, out: &mut dyn Ingest) -> Result<End, Fatal> {
+            job.message(MessageLevel::Warning, "c", "only a warning");
+            save(out, "/a", b"a");
+            job.message(MessageLevel::Error, "c", "a table was left out");
+            Ok(End::Whole)
+        }
+        fn finish(&mut self, _verdict: &Verdict) {}
+    }
+    let bench = Bench::new();
+    let mut sources: Vec<Box<dyn Source>> = vec![Box::new(Complaining)];
+    let report = backup(&bench.repository, &Bench::options(), &mut sources, &bench.job, &bench.log).unwrap();
+    assert_eq!(report.verdict, Verdict::WithErrors);
+    assert_eq!(report.tally.saved, 1);
+}
+
+#[test]
+fn folders_above_an_announced_name_look_as_they_do_on_the_host() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::new();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o710)).unwrap();
+    let name = folder.path().join("file").to_str().unwrap().to_owned();
+    let report = bench
+        .script(&Bench::options(), move |out| {
+            save(out, &name, b"x");
+            Ok(End::Whole)
+        })
+        .unwrap();
+    let path = folder.path().to_str().unwrap().trim_start_matches('/');
+    let node = bench.reader().node_at(&report.tree.unwrap(), path.as_bytes()).unwrap().unwrap();
+    assert_eq!(node.unix_mode() & 0o777, 0o710);
+}
+
+#[test]
 fn job_numbers_are_found_in_the_repository() {
     let bench = Bench::new();
-    bench.script(&Bench::options(), |out| Ok(drop(save(out, "/a", b"a"))).map(|()| End::Whole)).unwrap();
+    bench
+        .script(&Bench::options(), |out| {
+            save(out, "/a", b"a");
+            Ok(End::Whole)
+        })
+        .unwrap();
     assert_eq!(highest_job_id(&bench.repository.snapshots().unwrap()), 7);
 }
 

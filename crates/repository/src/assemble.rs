@@ -144,7 +144,9 @@ impl Assembler {
             Builder { writer, open: vec![Frame::root()], misfits: Vec::new(), root: Vec::new(), last_placed: None };
         while let Some(mut item) = merge.next()? {
             while let Some(same) = merge.next_if(|next| next.key == item.key)? {
-                if item.kind != NodeKind::Finished || same.kind == NodeKind::Finished {
+                if item.kind == NodeKind::Directory && same.kind == NodeKind::Directory {
+                    item = same;
+                } else if item.kind != NodeKind::Finished || same.kind == NodeKind::Finished {
                     if same.kind == NodeKind::Directory || item.kind != NodeKind::Directory {
                         builder.misfit(&item, "another entry has the same name");
                         item = same;
@@ -430,7 +432,12 @@ impl Builder<'_> {
         if let Some(node) = extra(std::mem::take(&mut self.misfits))? {
             let mut json = Vec::new();
             node.encode(&mut json);
-            self.root.retain(|(name, _)| *name != node.name);
+            if self.root.iter().any(|(name, _)| *name == node.name) {
+                let name = String::from_utf8_lossy(&node.name);
+                return Err(Error::Other(format!(
+                    "a source holds an entry /{name}, a name that is reserved when a plugin is backed up: leave it out"
+                )));
+            }
             self.root.push((node.name, json));
             self.root.sort_unstable();
         }
