@@ -28,13 +28,6 @@ pub enum CancelReason {
     Failed(String),
 }
 
-/// How much a job takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Level {
-    /// Everything.
-    Full,
-}
-
 /// The running job.
 pub trait Job: Sync + Send {
     /// Its number: rises from job to job on a host and in a repository.
