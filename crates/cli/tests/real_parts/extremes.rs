@@ -80,11 +80,4 @@ fn a_sparse_file_of_ten_gibibytes_stays_small_on_both_sides() {
     assert_eq!(metadata.len(), LENGTH);
     assert!(metadata.blocks() * 512 < 64 << 20, "{} bytes are allocated", metadata.blocks() * 512);
     assert!(without_zeros(&spans(&path)) == without_zeros(&spans(&restored)));
-
-    let target = place.path("restored by restic");
-    let arguments = ["restore", "latest", "--sparse", "--target"].map(AsRef::as_ref);
-    place.restic(Restic::Next, arguments.into_iter().chain([target.as_os_str()]));
-    let theirs = below(&target, &path);
-    assert_eq!(fs::metadata(&theirs).unwrap().len(), LENGTH);
-    assert!(without_zeros(&spans(&path)) == without_zeros(&spans(&theirs)));
 }
