@@ -175,11 +175,11 @@ fn ask(terminal: &mut File, question: &str) -> std::io::Result<Password> {
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
     silent.local_modes.insert(LocalModes::ICANON | LocalModes::ISIG);
-    terminal.write_all(question.as_bytes())?;
     let again = terminal.try_clone()?;
     *SILENCED.lock().unwrap_or_else(PoisonError::into_inner) = Some((again, before));
     tcsetattr(&*terminal, OptionalActions::Flush, &silent)?;
-    let answer = line(terminal);
+    // Only now: whoever waits for the question has no echo and loses nothing.
+    let answer = terminal.write_all(question.as_bytes()).and_then(|()| line(terminal));
     let restored = restore_terminal();
     terminal.write_all(b"\n")?;
     restored?;

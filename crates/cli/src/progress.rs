@@ -319,10 +319,10 @@ mod tests {
         State {
             elapsed: Duration::from_secs(10),
             files: 3,
-            bytes: 1 << 20,
+            bytes: 10 << 20,
             errors: 1,
             total_files: 6,
-            total_bytes: 2 << 20,
+            total_bytes: 20 << 20,
         }
     }
 
@@ -330,7 +330,7 @@ mod tests {
     fn a_line_says_how_far_how_fast_and_how_long() {
         assert_eq!(
             half().line(Work::Backup, "/a"),
-            "[0:10] 50.0 %, 3 files, 1 error, 1.000 MiB, 102.400 KiB/s, 0:10 left"
+            "[0:10] 50.0 %, 3 files, 1 error, 10.000 MiB, 1.000 MiB/s, 0:10 left"
         );
     }
 

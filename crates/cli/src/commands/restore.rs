@@ -116,12 +116,7 @@ impl RestoreArgs {
         }
     }
 
-    fn to_folder(
-        &self,
-        session: &Session,
-        reader: &Reader,
-        selected: &Selected,
-    ) -> Result<(), Failure> {
+    fn to_folder(&self, session: &Session, reader: &Reader, selected: &Selected) -> Result<(), Failure> {
         let output = &session.output;
         let options = RestoreOptions {
             target: self.target.clone(),

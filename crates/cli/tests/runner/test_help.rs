@@ -9,7 +9,8 @@ fn the_reference_is_as_recorded() {
     root.build();
     let mut text = root.clone().render_long_help().to_string();
     for command in root.get_subcommands_mut().filter(|command| command.get_name() != "help") {
-        text.push_str(&format!("\n\n=== {} ===\n\n{}", command.get_name(), command.render_long_help()));
+        let name = command.get_name().to_owned();
+        text.push_str(&format!("\n\n=== {name} ===\n\n{}", command.render_long_help()));
     }
     let text: String = text.lines().map(|line| format!("{}\n", line.trim_end())).collect();
     insta::with_settings!({omit_expression => true, prepend_module_to_snapshot => false}, {
@@ -33,7 +34,11 @@ fn a_typo_gets_one_line_with_a_hint_and_status_1() {
     fails_with(world.command(["snapshot"]), 1, &["snapshot", "snapshots", "backstay --help"]);
     fails_with(world.command(["backup", "--tga", "x"]), 1, &["--tga", "--tag", "backstay backup --help"]);
     fails_with(world.command(["restore", "latest"]), 1, &["--target", "backstay restore --help"]);
-    fails_with(world.command(["restore", "latest", "--target", "x", "--overwrite", "maybe"]), 1, &["maybe", "if-changed"]);
+    fails_with(
+        world.command(["restore", "latest", "--target", "x", "--overwrite", "maybe"]),
+        1,
+        &["maybe", "if-changed"],
+    );
     fails_with(world.command(["snapshots", "--latest", "0"]), 1, &["--latest", "0"]);
     fails_with(world.command(["backup", "--exclude-larger-than", "much", "x"]), 1, &["much", "100M"]);
     fails_with(world.command(["-q", "-v", "snapshots"]), 1, &["--quiet", "--verbose"]);

@@ -1,0 +1,71 @@
+use crate::common::{World, fails_with, has_restic, keys, parse_lines, stdout};
+
+#[test]
+fn everything_is_listed_and_a_folder_before_what_is_in_it() {
+    let world = World::with_snapshot();
+    let lines = world.lines(["ls", "latest"]);
+    let place = |name: &str| lines.iter().position(|line| *line == world.shown(name)).unwrap();
+    assert!(place("tree") < place("tree/docs") && place("tree/docs") < place("tree/docs/deep/note"));
+    assert!(lines.contains(&world.shown("tree/link")));
+}
+
+#[test]
+fn a_folder_shows_itself_and_what_lies_directly_in_it() {
+    let world = World::with_snapshot();
+    let docs = world.shown("tree/docs");
+    assert_eq!(world.lines(["ls", "latest", &docs]), [docs.clone(), format!("{docs}/deep"), format!("{docs}/readme")]);
+    assert!(world.lines(["ls", "latest", &docs, "--recursive"]).contains(&format!("{docs}/deep/note")));
+}
+
+#[test]
+fn a_path_after_the_colon_is_the_root() {
+    let world = World::with_snapshot();
+    let place = format!("latest:{}", world.shown("tree/docs"));
+    assert_eq!(world.lines(["ls", &place]), ["/deep", "/deep/note", "/readme"]);
+}
+
+#[test]
+fn long_lines_show_mode_size_time_and_target() {
+    let world = World::with_snapshot();
+    let text = world.lines(["ls", "-l", "latest"]).join("\n");
+    assert!(
+        text.lines().any(|line| line.starts_with("-rw") && line.contains(" 6 ") && line.ends_with("hello.txt")),
+        "{text}"
+    );
+    assert!(text.lines().any(|line| line.starts_with("Lrwx") && line.ends_with("link -> hello.txt")), "{text}");
+}
+
+#[test]
+fn objects_have_every_field_that_restic_prints() {
+    if !has_restic() {
+        return;
+    }
+    let world = World::with_snapshot();
+    let ours = world.objects(["ls", "latest"]);
+    let restic = world.restic(["ls", "latest", "--json"]).assert().success();
+    let theirs = parse_lines(&stdout(restic.get_output()));
+    assert_eq!(ours.len(), theirs.len());
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        let missing: Vec<String> = keys(theirs).difference(&keys(ours)).cloned().collect();
+        assert!(missing.is_empty(), "{missing:?} in {ours}");
+        for field in ["struct_type", "name", "type", "path", "mode", "size"] {
+            assert_eq!(ours.get(field), theirs.get(field), "{field}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_named() {
+    let world = World::with_snapshot();
+    fails_with(world.command(["-q", "ls", "latest", "/missing"]), 1, &["/missing"]);
+    fails_with(world.command(["-q", "ls", "latest", "relative"]), 1, &["relative", "absolute"]);
+}
+
+#[test]
+fn a_name_cannot_break_the_line() {
+    let world = World::new();
+    world.write("tree/two\nlines", "");
+    world.backup(["tree"]);
+    let lines = world.lines(["ls", "latest"]);
+    assert!(lines.iter().any(|line| line.ends_with("tree/two\\nlines")), "{lines:?}");
+}
