@@ -5,10 +5,12 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use backstay_bareos_protocol::{FromWorker, JobSpec, PROTOCOL_VERSION, ToWorker};
-use backstay_core::{CancelReason, Job, MessageLevel};
+use backstay_bareos_protocol::{Failure, FromWorker, JobSpec, PROTOCOL_VERSION, ToWorker};
+use backstay_core::{CancelReason, EntryError, Job, MessageLevel};
 use backstay_worker::{Received, Waited, Worker};
 use rustix::event::PollFlags;
+
+use crate::definition::shown;
 
 /// How often the job is asked whether it was cancelled.
 const TICK: Duration = Duration::from_millis(100);
@@ -56,11 +58,13 @@ pub(crate) struct Connection {
     alive: Instant,
     /// The worker's counter when it ended.
     last_announced: u64,
+    /// Definitions of the job, and what the job log shows in their place: the contract's messages repeat them.
+    definitions: Vec<(String, String)>,
 }
 
 impl Connection {
     /// `speaker` names the plugin in the job log.
-    pub(crate) fn new(worker: Worker, limits: Limits, speaker: String) -> Self {
+    pub(crate) fn new(worker: Worker, limits: Limits, speaker: String, definitions: &[String]) -> Self {
         Self {
             worker: Some(worker),
             limits,
@@ -71,6 +75,7 @@ impl Connection {
             complaint: None,
             alive: Instant::now(),
             last_announced: 0,
+            definitions: definitions.iter().map(|text| (text.clone(), shown(text))).collect(),
         }
     }
 
@@ -345,11 +350,31 @@ impl Connection {
             2 | 7 | 9 | 13 => MessageLevel::Debug,
             _ => MessageLevel::Info,
         };
-        let text = text.strip_suffix('\n').unwrap_or(text);
+        let text = self.without_secrets(text.strip_suffix('\n').unwrap_or(text));
         if level >= MessageLevel::Error {
-            self.complaint = Some(text.to_owned());
+            self.complaint = Some(text.clone());
         }
-        job.message(level, &self.speaker, text);
+        job.message(level, &self.speaker, &text);
+    }
+
+    /// A worker's failure as the engine counts it.
+    pub(crate) fn entry_error(&self, failure: &Failure) -> EntryError {
+        EntryError {
+            errno: (failure.errno != 0).then_some(failure.errno),
+            message: self.without_secrets(failure.message.trim_end()),
+            traceback: None,
+        }
+    }
+
+    /// A text of the worker's without the options of any definition.
+    pub(crate) fn without_secrets(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (definition, shown) in &self.definitions {
+            if text.contains(definition.as_str()) {
+                text = text.replace(definition.as_str(), shown);
+            }
+        }
+        text
     }
 }
 

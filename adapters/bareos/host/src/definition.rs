@@ -67,6 +67,14 @@ impl Module {
     }
 }
 
+/// A definition as the job log may show it: what tells plugins apart, none of the options, which may hold secrets.
+pub(crate) fn shown(definition: &str) -> String {
+    match Module::of(definition) {
+        Ok(module) => format!("python3:module_name={}:...", module.name),
+        Err(_) => "...".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +93,12 @@ mod tests {
         );
         assert_eq!(module("python3:module_name=x:o=1::module_name=y"), ("x".into(), None));
         assert_eq!(module("python3:module_name=x:module_name=y:"), ("y".into(), None));
+    }
+
+    #[test]
+    fn options_are_not_shown() {
+        assert_eq!(shown("python3:password=secret:module_name=m:a=1"), "python3:module_name=m:...");
+        assert_eq!(shown("secret"), "...");
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct BareosOptions {
     pub config_directory: PathBuf,
     /// bVarSinceTime, Unix seconds, 0 for none.
     pub since: i64,
-    /// Option overrides, as in `FD Plugin Options`; each starts with `python3:` or `python:`.
+    /// Option overrides, as in `FD Plugin Options`: `python3:key=value:...`, or only `key=value:...`.
     pub overrides: Vec<String>,
     /// Folders on `sys.path` behind `module_path`, before our helper modules.
     pub plugin_path: Vec<PathBuf>,
@@ -120,7 +120,7 @@ impl BareosOptions {
             protocol: PROTOCOL_VERSION,
             task,
             definitions,
-            overrides: self.overrides.clone(),
+            overrides: self.overrides.iter().map(|text| addressed(text)).collect::<Result<_, _>>()?,
             job_id,
             job_name: unique_job_name(&self.job_name, &Zoned::now(), job_id),
             client: self.client.clone(),
@@ -134,6 +134,17 @@ impl BareosOptions {
             module_directories,
             debug_level: self.debug_level,
         })
+    }
+}
+
+/// An override with the plugin's name in front. Bareos drops one without a word that names no plugin it knows.
+fn addressed(text: &str) -> Result<String, Fatal> {
+    match text.split_once(':').map_or(text, |(first, _)| first) {
+        "python3" | "python" if text.contains(':') => Ok(text.to_owned()),
+        option if option.contains('=') => Ok(format!("python3:{text}")),
+        other => Err(Fatal(format!(
+            "the plugin options \"{other}\" cannot be used: they should read KEY=VALUE or python3:KEY=VALUE"
+        ))),
     }
 }
 
@@ -164,6 +175,13 @@ mod tests {
         let name = unique_job_name("my.job", &at, 4107);
         assert_eq!(name, "my.job.2026-11-22_01.02.03_07");
         assert_eq!(name.rsplitn(4, '.').last(), Some("my.job"));
+    }
+
+    #[test]
+    fn overrides_are_addressed_to_the_plugin_or_refused() {
+        assert_eq!(addressed("python:a=1").unwrap(), "python:a=1");
+        assert_eq!(addressed("a=1:b=x\\:y").unwrap(), "python3:a=1:b=x\\:y");
+        assert!(addressed("bpipe:a=1").is_err() && addressed("python3").is_err() && addressed("").is_err());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::connection::{Broken, Connection, Limits, Turn, cancel_text};
 use crate::definition::Module;
 use crate::options::BareosOptions;
-use crate::source::{entry_error, printed, spawn};
+use crate::source::{printed, spawn};
 use crate::view::FT_LNKSAVED;
 
 /// FT_LNK.
@@ -83,7 +83,7 @@ impl BareosSink {
             self.output = std::thread::Builder::new().spawn(deliver).ok();
         }
         let limits = Limits { silence: self.options.callback_timeout, grace: self.options.cancel_grace };
-        let connection = self.connection.insert(Connection::new(worker, limits, speaker));
+        let connection = self.connection.insert(Connection::new(worker, limits, speaker, &self.definitions));
         connection.start(&*self.job, spec).map_err(fatal)
     }
 
@@ -218,9 +218,11 @@ impl BareosSink {
         connection.send(&*job, &ToWorker::EndData { written, acls, xattrs })?;
         loop {
             match connection.next(&*job)? {
-                (FromWorker::Restored(Ok(())), None) => return Ok(None),
+                // The object stands, and yet the plugin complained: a restore like that is not without errors (reference
+                // 4.8).
+                (FromWorker::Restored(Ok(())), None) => return Ok(connection.take_complaint().map(EntryError::new)),
                 (FromWorker::Restored(Err(failure)), None) => {
-                    let mut error = entry_error(&failure);
+                    let mut error = connection.entry_error(&failure);
                     if error.message.is_empty() {
                         error.message = format!("the plugin did not restore {name}");
                     }
@@ -251,7 +253,7 @@ impl BareosSink {
                     return match connection.stopping() {
                         Some(reason) => Err(Broken(reason.to_owned())),
                         None if end.whole => Ok(()),
-                        None => Err(Broken(given_up(&end.reason))),
+                        None => Err(Broken(given_up(&connection.without_secrets(&end.reason)))),
                     };
                 }
                 // The last acknowledgements may still be on their way.
@@ -265,7 +267,8 @@ impl BareosSink {
 /// A worker that ends before it was told to: the plugin's job failed.
 fn ended(connection: &mut Connection, job: &Arc<dyn Job>, reason: &str) -> Broken {
     connection.finish(&**job);
-    Broken(connection.stopping().map_or_else(|| given_up(reason), str::to_owned))
+    let given = given_up(&connection.without_secrets(reason));
+    Broken(connection.stopping().map_or(given, str::to_owned))
 }
 
 fn given_up(reason: &str) -> String {

@@ -120,7 +120,7 @@ pub(crate) fn run_with(
         if let Some(output) = worker.take_output() {
             scope.spawn(move || output.deliver(|stream, line| printed(job, speaker, stream, line)));
         }
-        let mut connection = Connection::new(worker, limits, speaker.to_owned());
+        let mut connection = Connection::new(worker, limits, speaker.to_owned(), &spec.definitions);
         connection.start(job, spec).map_err(|Broken(reason)| Fatal(reason))?;
         let backup = Backup {
             connection,
@@ -235,7 +235,7 @@ impl Backup<'_> {
                     Some(reason) => End::Stopped(reason.to_owned()),
                     None if end.whole => End::Whole,
                     None if end.reason.is_empty() => End::Stopped("the plugin gave up".to_owned()),
-                    None => End::Stopped(end.reason),
+                    None => End::Stopped(self.connection.without_secrets(&end.reason)),
                 }))
             }
             FromWorker::Ready { .. } => Err(Ending::Lie("it was ready twice")),
@@ -426,7 +426,7 @@ impl Backup<'_> {
             Open::None => return Err(Ending::Lie("it ended an entry that it had not begun")),
             Open::Given { failure, .. } => {
                 let result = match (result, failure) {
-                    (Err(failed), _) => Err(entry_error(&failed)),
+                    (Err(failed), _) => Err(self.connection.entry_error(&failed)),
                     (Ok(()), Some(error)) => Err(error),
                     (Ok(()), None) => Ok(()),
                 };
@@ -457,7 +457,7 @@ impl Backup<'_> {
                 };
                 match self.out.entry(entry) {
                     Ok(_) => {
-                        self.out.end(Err(entry_error(&failure)));
+                        self.out.end(Err(self.connection.entry_error(&failure)));
                     }
                     Err(stop) => {
                         self.dropped += 1;
@@ -467,14 +467,5 @@ impl Backup<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// A worker's failure as the engine counts it.
-pub(crate) fn entry_error(failure: &Failure) -> EntryError {
-    EntryError {
-        errno: (failure.errno != 0).then_some(failure.errno),
-        message: failure.message.trim_end().to_owned(),
-        traceback: None,
     }
 }
