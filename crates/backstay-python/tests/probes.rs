@@ -1,5 +1,6 @@
 //! The project's probe plugins against the real worker: the reference trace, every kind of object, and plugins that do
 //! everything wrong. None of them may hang, and none may pass for a whole job.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

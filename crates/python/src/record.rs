@@ -456,10 +456,10 @@ fn masked(value: &Bound<'_, PyAny>) -> PyResult<i64> {
     unsafe {
         let number = Bound::from_owned_ptr_or_err(value.py(), ffi::PyNumber_Index(value.as_ptr()))?;
         let bits = ffi::PyLong_AsUnsignedLongLongMask(number.as_ptr());
-        if bits == u64::MAX {
-            if let Some(error) = PyErr::take(value.py()) {
-                return Err(error);
-            }
+        if bits == u64::MAX
+            && let Some(error) = PyErr::take(value.py())
+        {
+            return Err(error);
         }
         Ok(bits.cast_signed())
     }

@@ -10,6 +10,9 @@ use crate::names;
 use crate::packets::{acl, classes, io, restore, save, xattr};
 use crate::script::{Answer, Script};
 
+/// Name and value of an extended attribute.
+pub(crate) type Attribute = (Vec<u8>, Vec<u8>);
+
 /// What one plugin_io call came to.
 #[derive(Debug)]
 pub(crate) struct IoResult<'py> {
@@ -129,12 +132,12 @@ pub(crate) fn get_xattr<'py>(
     py: Python<'py>,
     script: &Script,
     name: &Bound<'py, PyAny>,
-) -> PyResult<(Answer, Option<(Vec<u8>, Vec<u8>)>)> {
+) -> PyResult<(Answer, Option<Attribute>)> {
     let packet = classes(py)?.xattr.make(py)?;
     packet.set_object(xattr::FNAME, Some(name.clone()));
     let answer = script.call(py, intern!(py, "get_xattr"), (packet.as_any(),));
     let array = |field| match packet.value(field) {
-        Some(value) => value.cast::<PyByteArray>().map(|array| array.to_vec()).unwrap_or_default(),
+        Some(value) => value.cast::<PyByteArray>().map(pyo3::types::PyByteArrayMethods::to_vec).unwrap_or_default(),
         None => Vec::new(),
     };
     let attribute_name = array(xattr::NAME);
@@ -160,7 +163,7 @@ pub(crate) fn set_xattr<'py>(
     py: Python<'py>,
     script: &Script,
     name: &Bound<'py, PyAny>,
-    attribute: &(Vec<u8>, Vec<u8>),
+    attribute: &Attribute,
 ) -> PyResult<Answer> {
     let packet = classes(py)?.xattr.make(py)?;
     packet.set_object(xattr::FNAME, Some(name.clone()));

@@ -119,6 +119,8 @@ pub mod event {
     pub const NEW_PLUGIN_OPTIONS: u8 = 20;
     /// Registered for every plugin from the start (reference 4.9).
     pub const DEFAULTS: [u8; 9] = [12, 13, 20, 17, 1, 10, 11, 9, 15];
+    /// Those that carry a definition or an object and do not go through handle_plugin_event.
+    pub const COMMANDS: [u8; 6] = [9, 10, 11, 15, 17, 20];
     pub const LAST: u8 = 31;
 }
 

@@ -308,9 +308,10 @@ impl JobContext {
         self.events.fetch_and(!(1 << number), Ordering::SeqCst);
     }
 
-    /// The plugin asked for no more events.
-    pub(crate) fn unregister_all(&self) {
-        self.events.store(0, Ordering::SeqCst);
+    /// The plugin asked for no more events. The commands, which are how it gets its definitions, still come.
+    pub(crate) fn keep_commands_only(&self) {
+        let commands = event::COMMANDS.iter().fold(0, |bits, number| bits | 1 << number);
+        self.events.fetch_and(commands, Ordering::SeqCst);
     }
 
     /// Whether an event shall reach the plugin now: it is registered, and a stopped job still delivers it.

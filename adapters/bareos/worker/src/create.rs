@@ -58,16 +58,14 @@ pub(crate) fn create(entry: &RestoreEntry, replace: char) -> Made {
             return Made::Created;
         }
         let keep = existing.is_dir() || (is_opened_node(file_type) && is_node(existing));
-        if !keep {
-            if let Err(error) = fs::remove_file(path) {
-                return failed(&format!("Could not replace {shown}"), &error);
-            }
+        if !keep && let Err(error) = fs::remove_file(path) {
+            return failed(&format!("Could not replace {shown}"), &error);
         }
     }
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        if let Err(error) = fs::create_dir_all(parent) {
-            return failed(&format!("Could not create the folder {}", parent.display()), &error);
-        }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty())
+        && let Err(error) = fs::create_dir_all(parent)
+    {
+        return failed(&format!("Could not create the folder {}", parent.display()), &error);
     }
 
     let stat = &entry.entry.stat;

@@ -59,7 +59,10 @@ pub(crate) struct Link {
     context: Arc<JobContext>,
     script: Arc<Script>,
     inbox: Arc<Mutex<Inbox>>,
+    /// A cancel was read; whoever read it carries it out.
     cancel_seen: Arc<AtomicBool>,
+    /// The main thread knows.
+    cancel_told: AtomicBool,
 }
 
 impl Link {
@@ -76,6 +79,7 @@ impl Link {
             script: Arc::clone(script),
             inbox: Arc::clone(&inbox),
             cancel_seen: Arc::new(AtomicBool::new(false)),
+            cancel_told: AtomicBool::new(false),
         };
         let watcher = Watcher {
             context: Arc::clone(context),
@@ -88,10 +92,13 @@ impl Link {
         Ok(link)
     }
 
+    /// The job is over: a cancel that comes now, or a host that goes away, stops nothing any more.
+    pub(crate) fn job_is_over(&self) {
+        self.cancel_seen.store(true, Ordering::SeqCst);
+    }
+
     /// Waits until the host closes the socket: it may still have to answer frames that came before the last one.
     pub(crate) fn wait_for_end(&self, py: Python<'_>) {
-        // The job is over: a host that goes away now cancels nothing.
-        self.cancel_seen.store(true, Ordering::SeqCst);
         py.detach(|| {
             let mut inbox = lock(&self.inbox);
             while !inbox.closed {
@@ -105,6 +112,13 @@ impl Link {
         let message = py.detach(|| {
             self.context.flush()?;
             let mut inbox = lock(&self.inbox);
+            if self.cancel_seen.load(Ordering::SeqCst) && !self.cancel_told.swap(true, Ordering::SeqCst) {
+                // The second thread is telling the plugin; the job is cancelled only when that is done.
+                while !self.context.is_cancelled() {
+                    thread::sleep(LOOK);
+                }
+                return Ok(ToWorker::Cancel);
+            }
             if let Some(message) = inbox.waiting.pop_front() {
                 return Ok(message);
             }
@@ -127,6 +141,7 @@ impl Link {
             ToWorker::EndData { written, acls, xattrs } => Incoming::EndData { written, acls, xattrs },
             ToWorker::EndRestore => Incoming::EndRestore,
             ToWorker::Cancel => {
+                self.cancel_told.store(true, Ordering::SeqCst);
                 if !self.cancel_seen.swap(true, Ordering::SeqCst) {
                     // No callback runs: this thread may as well be the one that tells the plugin.
                     self.script.event(py, event::CANCEL_COMMAND);
@@ -173,18 +188,14 @@ impl Watcher {
         while !inbox.closed {
             match inbox.receiver.receive_within::<ToWorker>(Some(Duration::ZERO)) {
                 Ok(Received::Message(ToWorker::Cancel, _)) => {
-                    if !self.cancel_seen.swap(true, Ordering::SeqCst) {
-                        cancel = true;
-                    }
-                    // The main thread learns of it when it waits next.
-                    inbox.waiting.push_back(ToWorker::Cancel);
+                    cancel |= !self.cancel_seen.swap(true, Ordering::SeqCst);
                 }
                 Ok(Received::Message(message, _)) => inbox.waiting.push_back(message),
                 Ok(Received::TimedOut) => break,
                 // Without a host there is nothing to back up to: what runs is stopped as by a cancel.
                 Ok(Received::Closed) | Err(_) => {
                     inbox.closed = true;
-                    cancel = !self.cancel_seen.swap(true, Ordering::SeqCst);
+                    cancel |= !self.cancel_seen.swap(true, Ordering::SeqCst);
                 }
             }
         }

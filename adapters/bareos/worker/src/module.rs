@@ -290,10 +290,10 @@ fn event_numbers(sequence: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     let mut numbers = Vec::new();
     for item in items {
         let number: i64 = item?.extract()?;
-        if let Ok(number) = u8::try_from(number) {
-            if (1..=event::LAST).contains(&number) {
-                numbers.push(number);
-            }
+        if let Ok(number) = u8::try_from(number)
+            && (1..=event::LAST).contains(&number)
+        {
+            numbers.push(number);
         }
     }
     Ok(numbers)

@@ -263,7 +263,7 @@ fn text(packet: &Record<'_>, field: usize) -> String {
 fn string(packet: &Record<'_>, field: usize) -> String {
     packet
         .value(field)
-        .filter(|value| value.is_instance_of::<PyString>())
+        .filter(pyo3::types::PyAnyMethods::is_instance_of::<PyString>)
         .map_or_else(String::new, |value| lossy(&value))
 }
 

@@ -159,7 +159,7 @@ impl<'a> Restore<'a> {
                     }
                 }
                 Incoming::EndData { written, acls, xattrs } => {
-                    self.end(py, entry, &mut open, written, &acls, &xattrs);
+                    self.end(py, entry, &mut open, &written, &acls, &xattrs);
                     break;
                 }
                 Incoming::Cancelled => {
@@ -335,14 +335,14 @@ impl<'a> Restore<'a> {
         py: Python<'_>,
         entry: &RestoreEntry,
         open: &mut Open<'_>,
-        written: Result<(), Failure>,
+        written: &Result<(), Failure>,
         acls: &[Vec<u8>],
         xattrs: &[(Vec<u8>, Vec<u8>)],
     ) {
         if open.state == State::Data(Opened::InPlugin) {
             self.write(py, open, true);
         }
-        if let (State::Data(_), Err(failure)) = (open.state, &written) {
+        if let (State::Data(_), Err(failure)) = (open.state, written) {
             self.write_error(py, open, failure);
         }
         if let State::Data(opened) = open.state {
@@ -355,18 +355,19 @@ impl<'a> Restore<'a> {
             return;
         }
         for content in acls {
-            self.attribute(open, "set_acl", calls::set_acl(py, self.script, &open.ofname, content));
+            let answer = calls::set_acl(py, self.script, &open.ofname, content);
+            self.attribute(open, "set_acl", &answer);
         }
         for attribute in xattrs {
             let answer = calls::set_xattr(py, self.script, &open.ofname, attribute);
-            if !self.attribute(open, "set_xattr", answer) {
+            if !self.attribute(open, "set_xattr", &answer) {
                 break;
             }
         }
     }
 
     /// Notes what set_acl or set_xattr answered; true if it was bRC_OK.
-    fn attribute(&self, open: &mut Open<'_>, function: &str, answer: PyResult<Answer>) -> bool {
+    fn attribute(&self, open: &mut Open<'_>, function: &str, answer: &PyResult<Answer>) -> bool {
         let code = match answer {
             Ok(Answer::Code(rc::OK)) => return true,
             Ok(answer) => answer.rc(),

@@ -253,7 +253,7 @@ impl Script {
             return;
         }
         if self.call(py, intern!(py, "handle_plugin_event"), (number,)).rc() == rc::TERM {
-            self.context.unregister_all();
+            self.context.keep_commands_only();
         }
     }
 }

@@ -77,6 +77,7 @@ pub fn serve(inherited: Inherited, interpreter: &Path) -> Result<(), ServeError>
                 0
             }
         };
+        link.job_is_over();
         flush_streams(py);
         let end = JobEnd {
             whole: !context.is_stopped(),
