@@ -11,11 +11,11 @@ use std::sync::atomic::Ordering;
 
 use backstay_core::ObjectKind;
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Mode, OFlags, fstat, ftruncate, openat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, ftruncate, openat, unlinkat};
 use rustix::io::{Errno, pwrite};
 
 use super::metadata::apply;
-use super::plan::{File, Piece, Plan, is_regular};
+use super::plan::{File, Piece, Plan};
 use super::target::{Directories, Handles};
 use super::{Run, add};
 use crate::pack::BlobKind;
@@ -119,7 +119,10 @@ pub(super) fn open_file(run: &Run<'_>, handles: &mut Handles<'_>, file: &File) -
 fn reopen(directory: &OwnedFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let fd = openat(directory, name, flags, Mode::empty())?;
-    if is_regular(fd.as_fd())? { Ok(fd) } else { Err(Errno::EXIST) }
+    // Something else may have been put in its place, another name of somebody's file for one.
+    let stat = fstat(&fd)?;
+    let ours = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1;
+    if ours { Ok(fd) } else { Err(Errno::EXIST) }
 }
 
 /// Writes `data` at `at`. In a fresh file, where everything is zero already, long runs of zeros are left out. Returns

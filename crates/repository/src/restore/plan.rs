@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use backstay_core::{FileKind, Id};
 use hashbrown::HashMap;
 use parking_lot::{Condvar, Mutex};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, linkat, mknodat, openat, readlinkat, statat, symlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, linkat, mknodat, openat, readlinkat, statat, symlinkat};
 use rustix::io::{Errno, pread};
 
 use super::contents::{finish_file, open_file};
@@ -675,9 +675,4 @@ fn make_link(
         }
     }
     Err(Some(Errno::EXIST))
-}
-
-/// Whether an open file is a regular one: something else may have been put in its place.
-pub(super) fn is_regular(fd: BorrowedFd<'_>) -> rustix::io::Result<bool> {
-    Ok(FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::RegularFile)
 }
