@@ -781,6 +781,21 @@ fn attributes_follow_the_table_of_the_reference() {
 }
 
 #[test]
+fn what_is_too_long_for_a_frame_is_cut_or_refused() {
+    let plugin = plugin(
+        "def get_acl(acl): acl.content = bytearray(5 << 20); return bRC_OK\n\
+         def objects():\n  JobMessage(M_INFO, 'ä' * (5 << 20))\n  yield '/f', FT_REG, {}, b'data'\n\
+         \x20 yield 'x' * (5 << 20), FT_REG, {}, b'data'",
+    );
+    let outcome = run(&plugin);
+    assert!(outcome.messages[0].1.ends_with("äää\n(the rest of 10485776 bytes is left out)\n"));
+    assert!(outcome.messages[1].1.contains("The access control list of file /f takes 1 MiB or more"));
+    assert!(outcome.said(3, "ValueError: a file name of more than 1 MiB"), "{:?}", outcome.end);
+    assert_eq!((outcome.saved.len(), outcome.not_saved.len(), outcome.end().announced), (1, 1, 2));
+    assert!(outcome.saved[0].result.is_ok() && outcome.saved[0].acls.is_empty());
+}
+
+#[test]
 fn answers_of_end_backup_file_continue_or_end_the_line() {
     for (rc, files, errors, warnings) in
         [("bRC_More", 3, 0, 0), ("bRC_OK", 1, 0, 0), ("bRC_Error", 1, 0, 1), ("None", 1, 1, 0), ("42", 1, 1, 0)]

@@ -27,8 +27,8 @@ const POSITIONED_BLOCK: usize = BLOCK - 8;
 const INTERRUPTED_READS: u32 = 5;
 /// Errors after which a job gives up.
 const MOST_ERRORS: u32 = 1000;
-/// Attributes of one file may take this many bytes together.
-const MOST_XATTR_BYTES: usize = 1 << 20;
+/// Attributes of one file may take this many bytes together, and so may its access control list.
+const MOST_ATTRIBUTE_BYTES: usize = 1 << 20;
 /// A span is handed over once it is this long.
 const SPAN: u32 = 256 << 10;
 /// Frames are sent at the latest when this many bytes of data wait with them.
@@ -504,6 +504,10 @@ impl<'a> Backup<'a> {
         let name = || names::shown(&saved.name);
         if option_bit::is_on(flags, option_bit::ACL) && saved.file_type != ft::LNK {
             match calls::get_acl(py, self.script, fname) {
+                Ok(Ok(Some(content))) if content.len() >= MOST_ATTRIBUTE_BYTES => self.context.attribute_error(
+                    message::ERROR,
+                    format!("The access control list of file {} takes 1 MiB or more: it is not saved\n", name()),
+                ),
                 Ok(Ok(Some(content))) => self.context.send(&FromWorker::Acl(content))?,
                 Ok(Ok(None)) | Ok(Err(Answer::Raised)) => {}
                 Ok(Err(answer)) => self.context.attribute_error(
@@ -533,11 +537,11 @@ impl<'a> Backup<'a> {
                 bytes += attribute.0.len() + attribute.1.len() + 8;
                 attributes.push(attribute);
             }
-            if answer.is_ok() || bytes >= MOST_XATTR_BYTES || self.context.is_stopped() {
+            if answer.is_ok() || bytes >= MOST_ATTRIBUTE_BYTES || self.context.is_stopped() {
                 break;
             }
         }
-        if bytes >= MOST_XATTR_BYTES {
+        if bytes >= MOST_ATTRIBUTE_BYTES {
             let text = format!("The attributes of file {} take 1 MiB or more: none of them is saved\n", name());
             self.context.attribute_error(message::ERROR, text);
             return Ok(());
@@ -593,7 +597,8 @@ fn check_restore_object(packet: &Record<'_>) -> PyResult<()> {
 /// Some name for an object whose packet cannot be read.
 fn shown_name(packet: &Record<'_>) -> Vec<u8> {
     let name = packet.value(save::FNAME).and_then(|name| name.cast_into::<PyString>().ok());
-    name.map(|name| name.to_string_lossy().replace('\0', "").into_bytes()).unwrap_or_default()
+    let text = name.map(|name| name.to_string_lossy().replace('\0', "")).unwrap_or_default();
+    text.chars().take(4096).collect::<String>().into_bytes()
 }
 
 fn is_directory(file_type: i32) -> bool {

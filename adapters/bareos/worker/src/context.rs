@@ -38,6 +38,9 @@ pub(crate) mod status {
 /// How many attribute errors of a job are reported one by one.
 const ATTRIBUTE_REPORTS: u32 = 25;
 
+/// Longest text of a message, in bytes.
+const LONGEST_TEXT: usize = 1 << 20;
+
 /// The job. One in a process, shared by all its threads.
 ///
 /// Whoever holds one of its locks never waits for the interpreter, so calling it with the interpreter attached is safe.
@@ -135,7 +138,7 @@ impl JobContext {
     /// Emits a job message with its effects on the job's state. The numbers without a meaning count as information;
     /// the two that would end a daemon count as fatal.
     pub fn message(&self, kind: i32, text: impl Into<String>) {
-        let text = text.into();
+        let text = cut(text.into());
         let kind = match kind {
             message::ABORT | message::ERROR_TERM => message::FATAL,
             1..=message::VOLMGMT => kind,
@@ -332,6 +335,17 @@ impl JobContext {
         let number = self.callbacks.load(Ordering::SeqCst);
         (number % 2 == 1).then_some(number)
     }
+}
+
+/// A text that fits into a frame.
+fn cut(mut text: String) -> String {
+    if text.len() > LONGEST_TEXT {
+        let whole = text.len();
+        let end = (0..=LONGEST_TEXT).rfind(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(&format!("\n(the rest of {whole} bytes is left out)\n"));
+    }
+    text
 }
 
 /// What the system calls an error number, as the contract's messages show it.

@@ -5,10 +5,13 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
+/// Longest name, in bytes. It has to fit into a frame, twice.
+const LONGEST: usize = 1 << 20;
+
 /// The bytes of a name that a script gave.
 ///
 /// # Errors
-/// `ValueError` for a name with a NUL, `UnicodeEncodeError` for surrogates that stand for no byte.
+/// `ValueError` for a name with a NUL or of more than 1 MiB, `UnicodeEncodeError` for surrogates that stand for no byte.
 pub(crate) fn to_bytes(name: &Bound<'_, PyString>) -> PyResult<Vec<u8>> {
     let bytes = match name.to_str() {
         Ok(text) => text.as_bytes().to_vec(),
@@ -18,6 +21,9 @@ pub(crate) fn to_bytes(name: &Bound<'_, PyString>) -> PyResult<Vec<u8>> {
             .as_bytes()
             .to_vec(),
     };
+    if bytes.len() > LONGEST {
+        return Err(PyValueError::new_err("a file name of more than 1 MiB"));
+    }
     if bytes.contains(&0) {
         return Err(PyValueError::new_err("embedded null character in a file name"));
     }
