@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -55,6 +54,8 @@ pub struct Receiver {
     end: usize,
     descriptors: VecDeque<OwnedFd>,
     closed: bool,
+    /// The socket's own time limit: one call then waits and receives, where a poll before it would be a second one.
+    limit: Option<Duration>,
 }
 
 /// What came within the time given.
@@ -82,6 +83,7 @@ impl Channel {
                 end: 0,
                 descriptors: VecDeque::new(),
                 closed: false,
+                limit: None,
             },
         }
     }
@@ -253,7 +255,7 @@ impl Receiver {
     /// # Errors
     /// As [`Receiver::receive`].
     pub fn receive_within<T: DeserializeOwned>(&mut self, limit: Option<Duration>) -> io::Result<Received<T>> {
-        let deadline = limit.map(|limit| Instant::now() + limit);
+        let mut deadline = None;
         loop {
             if let Some((message, descriptor)) = self.take()? {
                 return Ok(Received::Message(message, descriptor));
@@ -265,13 +267,17 @@ impl Receiver {
                     Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other side closed in the middle of a frame"))
                 };
             }
-            if let Some(deadline) = deadline {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if !readable(self.socket.as_fd(), left)? {
-                    return Ok(Received::TimedOut);
+            let left = match (limit, deadline) {
+                (Some(limit), None) => {
+                    deadline = Some(Instant::now() + limit);
+                    Some(limit)
                 }
+                (_, Some(deadline)) => Some(deadline.saturating_duration_since(Instant::now())),
+                (None, None) => None,
+            };
+            if !self.fill(left)? && left.is_some_and(|left| left.is_zero()) {
+                return Ok(Received::TimedOut);
             }
-            self.fill()?;
         }
     }
 
@@ -310,8 +316,18 @@ impl Receiver {
         Ok(Some((message, descriptor)))
     }
 
-    /// Asks the kernel once, with room for the rest of the frame that is begun.
-    fn fill(&mut self) -> io::Result<()> {
+    /// Asks the kernel once, with room for the rest of the frame that is begun, and waits up to `limit` for an answer.
+    /// False: nothing came.
+    fn fill(&mut self, limit: Option<Duration>) -> io::Result<bool> {
+        use rustix::net::sockopt::{Timeout, set_socket_timeout};
+        let mut flags = RecvFlags::CMSG_CLOEXEC;
+        if limit.is_some_and(|limit| limit.is_zero()) {
+            flags |= RecvFlags::DONTWAIT;
+        } else if limit != self.limit {
+            // The kernel counts in microseconds, and none of them would mean for ever.
+            set_socket_timeout(&*self.socket, Timeout::Recv, limit.map(|limit| limit.max(Duration::from_millis(1))))?;
+            self.limit = limit;
+        }
         let wanted =
             self.head()?.map_or(0, |(length, _)| (4 + length).saturating_sub(self.end - self.start)).max(RECEIVE);
         if self.buffer.len() - self.end < wanted {
@@ -324,15 +340,15 @@ impl Receiver {
         }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(WAITING_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = loop {
+        let received = {
             let mut into = [IoSliceMut::new(&mut self.buffer[self.end..])];
-            match rustix::net::recvmsg(&*self.socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC) {
-                Ok(received) => break received,
-                Err(Errno::INTR) => {}
+            match rustix::net::recvmsg(&*self.socket, &mut into, &mut control, flags) {
+                Ok(received) => received,
+                Err(Errno::INTR | Errno::AGAIN) => return Ok(false),
                 // A peer that died with unread bytes in its queue resets the connection: it is closed all the same.
                 Err(Errno::CONNRESET) => {
                     self.closed = true;
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -347,7 +363,7 @@ impl Receiver {
         }
         self.closed = received.bytes == 0;
         self.end += received.bytes;
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -359,23 +375,6 @@ impl AsFd for Receiver {
 
 fn invalid(text: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
-}
-
-fn readable(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + limit;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(left.subsec_nanos()),
-        };
-        let mut polled = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
-        match rustix::event::poll(&mut polled, Some(&timeout)) {
-            Ok(n) => return Ok(n > 0),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 #[cfg(test)]

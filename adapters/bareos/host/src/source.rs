@@ -209,12 +209,19 @@ impl Backup<'_> {
     }
 
     fn step(&mut self) -> Result<(), Ending> {
-        let (frame, descriptor) = match self.connection.poll(self.job)? {
-            Some(frame) => frame,
-            None => {
+        let at_hand = if self.connection.worker()?.backup.position() == self.acknowledged {
+            None
+        } else {
+            // Before we wait, the worker hears what it may overwrite: it may be waiting for just that.
+            let at_hand = self.connection.poll(self.job)?;
+            if at_hand.is_none() {
                 self.acknowledge(0)?;
-                self.connection.next(self.job)?
             }
+            at_hand
+        };
+        let (frame, descriptor) = match at_hand {
+            Some(frame) => frame,
+            None => self.connection.next(self.job)?,
         };
         match frame {
             FromWorker::Entry(entry) => self.entry(&entry),
