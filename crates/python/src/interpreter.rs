@@ -81,6 +81,13 @@ pub fn start(interpreter: &Path) -> Result<(), StartError> {
     check_version(interpreter)?;
     let name = CString::new(interpreter.as_os_str().as_bytes())
         .map_err(|_| StartError::Start("the interpreter's path holds a NUL".to_owned()))?;
+    // Rust's handlers for these signals, which tell a stack overflow apart, would swallow one that another process or the
+    // plugin itself sends.
+    // SAFETY: the default action is a valid handler, and no thread relies on the one that is replaced.
+    unsafe {
+        libc::signal(libc::SIGSEGV, libc::SIG_DFL);
+        libc::signal(libc::SIGBUS, libc::SIG_DFL);
+    }
     // SAFETY: the calls follow CPython's initialisation protocol: pre-configuration, configuration filled by the
     // documented functions only (they copy what they are given), start, clear. Nothing of Python runs before. After
     // the start this thread holds the interpreter; PyEval_SaveThread releases it for pyo3 to attach to.

@@ -1,4 +1,8 @@
 //! The plugin definition string (reference 1.2) and its overrides (1.5). No Python here.
+//!
+//! One thing is ours: `key@env=NAME` and `key@file=PATH` stand for `key=VALUE` with a value that is looked up here, in the
+//! worker. So a password is in no process list, no job log, no repository: the definition that is stored names only where
+//! the value is.
 
 /// What a definition says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +24,14 @@ pub enum DefinitionError {
     /// Something without an equals sign.
     #[error("python3-fd: Illegal argument {0} without value")]
     NoValue(String),
+    /// A value that is kept elsewhere and cannot be had.
+    #[error("the plugin option {key} cannot be had: {reason}")]
+    Secret {
+        /// The option, with its `@env` or `@file`.
+        key: String,
+        /// What went wrong; never the value.
+        reason: String,
+    },
 }
 
 /// Which of two values of the same key counts.
@@ -69,10 +81,10 @@ impl Definition {
             } else if key.eq_ignore_ascii_case("module_name") {
                 &mut definition.module_name
             } else {
-                definition.options.push_str(key);
-                definition.options.push('=');
-                definition.options.push_str(value);
-                definition.options.push(':');
+                match kept_elsewhere(key, value)? {
+                    Some((key, value)) => definition.push_option(key, &value),
+                    None => definition.push_option(key, value),
+                }
                 continue;
             };
             if module.is_none() || keep == Keep::Last {
@@ -81,6 +93,37 @@ impl Definition {
         }
         Ok(definition)
     }
+
+    fn push_option(&mut self, key: &str, value: &str) {
+        for text in [key, "=", value, ":"] {
+            self.options.push_str(text);
+        }
+    }
+}
+
+/// The option that `key@env=NAME` or `key@file=PATH` stands for, its value escaped as a definition wants it. None for
+/// ordinary options. One line break at the end of a file is not part of the value.
+fn kept_elsewhere<'a>(key: &'a str, place: &str) -> Result<Option<(&'a str, String)>, DefinitionError> {
+    let place = place.replace('\\', "");
+    let (name, value) = if let Some(name) = key.strip_suffix("@env") {
+        (name, std::env::var(&place).map_err(|error| format!("the environment variable {place}: {error}")))
+    } else if let Some(name) = key.strip_suffix("@file") {
+        (name, std::fs::read_to_string(&place).map_err(|error| format!("the file {place}: {error}")))
+    } else {
+        return Ok(None);
+    };
+    let refused = |reason| DefinitionError::Secret { key: key.to_owned(), reason };
+    let mut value = value.map_err(refused)?;
+    if key.ends_with("@file") && value.ends_with('\n') {
+        value.pop();
+        if value.ends_with('\r') {
+            value.pop();
+        }
+    }
+    if value.ends_with('\\') {
+        return Err(refused("a definition has no way to give a value that ends with a backslash".to_owned()));
+    }
+    Ok(Some((name, value.replace(':', "\\:"))))
 }
 
 /// Where a value ends: at the next colon that does not directly follow a backslash.
@@ -172,6 +215,24 @@ mod tests {
             parsed(r"python3:module_name=x:module_path=/a\:b:module_name=m:"),
             (String::new(), Some("/a:b".to_owned()), m())
         );
+    }
+
+    #[test]
+    fn a_value_kept_elsewhere_is_looked_up_and_escaped() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "pa:ss word\n").unwrap();
+        let definition = format!("python3:module_name=m:user=u:password@file={}:last=1", file.path().display());
+        assert_eq!(parsed(&definition).0, r"user=u:password=pa\:ss word:last=1:");
+        let home = std::env::var("PATH").unwrap().replace(':', r"\:");
+        assert_eq!(parsed("python3:p@env=PATH:module_name=m").0, format!("p={home}:"));
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_had_is_named_by_its_option_and_place() {
+        let error = Definition::parse("python3:password@env=NO_SUCH_VARIABLE:module_name=m").unwrap_err().to_string();
+        assert!(error.contains("password@env") && error.contains("NO_SUCH_VARIABLE"), "{error}");
+        let error = Definition::parse("python3:password@file=/no/such/file:module_name=m").unwrap_err().to_string();
+        assert!(error.contains("password@file") && error.contains("/no/such/file"), "{error}");
     }
 
     #[test]
