@@ -9,6 +9,7 @@ mod connection;
 mod definition;
 mod modules;
 mod options;
+mod printed;
 #[cfg(test)]
 mod scripted;
 mod sink;

@@ -14,7 +14,8 @@ use rustix::io::Errno;
 use crate::connection::{Broken, Connection, Limits, Turn, cancel_text};
 use crate::definition::Module;
 use crate::options::BareosOptions;
-use crate::source::{printed, spawn};
+use crate::printed::Printed;
+use crate::source::spawn;
 use crate::view::FT_LNKSAVED;
 
 /// FT_LNK.
@@ -77,14 +78,21 @@ impl BareosSink {
             .first()
             .and_then(|definition| Module::of(definition).ok())
             .map_or_else(|| crate::ADAPTER.to_owned(), |module| module.name);
+        let printed = Arc::new(Printed::default());
         if let Some(output) = worker.take_output() {
-            let (job, speaker) = (Arc::clone(&self.job), speaker.clone());
-            let deliver = move || output.deliver(|stream, line| printed(&*job, &speaker, stream, line));
+            let (job, speaker, printed) = (Arc::clone(&self.job), speaker.clone(), Arc::clone(&printed));
+            let deliver = move || output.deliver(|stream, line| printed.line(&*job, &speaker, stream, line));
             self.output = std::thread::Builder::new().spawn(deliver).ok();
         }
         let limits = Limits { silence: self.options.callback_timeout, grace: self.options.cancel_grace };
         let connection = self.connection.insert(Connection::new(worker, limits, speaker, &self.definitions));
-        connection.start(&*self.job, spec).map_err(fatal)
+        if let Err(Broken(reason)) = connection.start(&*self.job, spec) {
+            // The worker has ended, so its last line is on its way.
+            let heard = self.output.take().is_none_or(|listener| listener.join().is_ok());
+            return Err(Fatal(if heard { printed.explain(reason) } else { reason }));
+        }
+        printed.started();
+        Ok(())
     }
 
     fn connection(&mut self) -> Result<&mut Connection, Broken> {

@@ -8,16 +8,17 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use backstay_bareos_protocol::{Failure, FromWorker, JobSpec, PluginEntry, Task, ToWorker};
 use backstay_core::{
-    Attr, Data, DataError, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, MessageLevel, Source, SourceInfo,
-    Stat, Stop, Verdict,
+    Attr, Data, DataError, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, Source, SourceInfo, Stat, Stop,
+    Verdict,
 };
-use backstay_worker::{Stream, Worker, supervisor};
+use backstay_worker::{Worker, supervisor};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
 use crate::connection::{Broken, Connection, Limits, Turn};
 use crate::definition::{DefinitionError, Module};
 use crate::options::BareosOptions;
+use crate::printed::Printed;
 use crate::{ADAPTER, WORKER_PROGRAM, WORKER_VARIABLE, view};
 
 /// Small pieces of data are put together up to this many bytes before the engine gets them.
@@ -98,15 +99,6 @@ pub(crate) fn spawn(options: &BareosOptions) -> Result<Worker, Fatal> {
     Worker::spawn(&program, &options.arguments()).map_err(|error| Fatal(error.to_string()))
 }
 
-/// Writes a line that a plugin printed into the job log.
-pub(crate) fn printed(job: &dyn Job, speaker: &str, stream: Stream, line: &str) {
-    let level = match stream {
-        Stream::Stdout => MessageLevel::Info,
-        Stream::Stderr => MessageLevel::Warning,
-    };
-    job.message(level, speaker, line);
-}
-
 /// Runs a backup with a worker that was started.
 pub(crate) fn run_with(
     mut worker: Worker,
@@ -116,12 +108,19 @@ pub(crate) fn run_with(
     job: &dyn Job,
     out: &mut dyn Ingest,
 ) -> Result<End, Fatal> {
+    let printed = Printed::default();
     std::thread::scope(|scope| {
-        if let Some(output) = worker.take_output() {
-            scope.spawn(move || output.deliver(|stream, line| printed(job, speaker, stream, line)));
-        }
+        let listener = worker.take_output().map(|output| {
+            let printed = &printed;
+            scope.spawn(move || output.deliver(|stream, line| printed.line(job, speaker, stream, line)))
+        });
         let mut connection = Connection::new(worker, limits, speaker.to_owned(), &spec.definitions);
-        connection.start(job, spec).map_err(|Broken(reason)| Fatal(reason))?;
+        if let Err(Broken(reason)) = connection.start(job, spec) {
+            // The worker has ended, so its last line is on its way.
+            let heard = listener.is_none_or(|listener| listener.join().is_ok());
+            return Err(Fatal(if heard { printed.explain(reason) } else { reason }));
+        }
+        printed.started();
         let backup = Backup {
             connection,
             job,

@@ -522,3 +522,18 @@ fn an_override_comes_before_the_stored_options() {
         assert_eq!(lines(&log)[1], format!("parse_plugin_definition('option=other:{options}:')"));
     }
 }
+
+#[test]
+fn a_worker_that_cannot_start_says_why_in_one_line() {
+    let no_python = |options: &mut backstay_bareos_host::BareosOptions| options.python = Some("/no/such/python".into());
+    let ran = run(&[definition("kinds", "")], no_python, Kept::default(), Arc::default());
+    let reason = ran.stopped();
+    assert!(
+        reason.starts_with("the plugin worker exited with status ") && reason.contains("/no/such/python"),
+        "{reason}"
+    );
+    assert_eq!(reason.lines().count(), 1);
+    assert!(ran.end.is_err());
+    let restored = restore(&[definition("kinds", "")], &[], no_python);
+    assert_eq!(restored.end.unwrap_err().0, reason);
+}
