@@ -59,7 +59,7 @@ pub struct GlobalOptions {
     /// Wait this long for a lock that somebody else holds, e.g. 5m
     #[arg(long, global = true, value_name = "DURATION", value_parser = format::parse_duration)]
     pub retry_lock: Option<Duration>,
-    /// Results and errors only
+    /// No progress and no summaries: results and errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Say more; give it twice to see each file

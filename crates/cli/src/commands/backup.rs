@@ -265,6 +265,7 @@ impl BackupArgs {
                     Some(id) => format!("what was read so far is in the partial snapshot {}", id.short()),
                     None => "no snapshot was made".to_owned(),
                 };
+                let reason = reason.trim_end_matches(['.', '\n']);
                 let text = format!("the backup did not reach its end: {reason}; {kept}");
                 Err(if signals::interrupted() { Failure::Interrupted(text) } else { Failure::Fatal(text) })
             }
@@ -273,6 +274,14 @@ impl BackupArgs {
 
     fn words(&self, report: &BackupReport, watch: &Watch, elapsed: Duration) -> String {
         let (summary, tally) = (&report.summary, &report.tally);
+        let sum = format!(
+            "Entries: {} announced = {} saved + {} unchanged + {} skipped + {} failed + {} lost",
+            tally.announced, tally.saved, tally.unchanged, tally.skipped, tally.failed, tally.lost
+        );
+        if report.snapshot.is_none() && matches!(report.verdict, Verdict::Partial(_)) {
+            // Nothing came of it: figures would look like a result.
+            return [sum].into_iter().chain(failed_lines(report, watch)).collect::<Vec<_>>().join("\n");
+        }
         let mut lines = vec![
             format!(
                 "Files:   {:>8} new, {:>8} changed, {:>8} unmodified",
@@ -294,24 +303,12 @@ impl BackupArgs {
                 format::bytes(summary.total_bytes_processed),
                 format::duration(elapsed)
             ),
-            format!(
-                "Entries: {} announced = {} saved + {} unchanged + {} skipped + {} failed + {} lost",
-                tally.announced, tally.saved, tally.unchanged, tally.skipped, tally.failed, tally.lost
-            ),
+            sum,
         ];
-        let failed = watch.failed();
-        if !failed.is_empty() {
-            lines.push("Not saved:".to_owned());
-            lines.extend(failed.iter().map(|text| format!("  {text}")));
-            let more = (tally.failed).saturating_sub(failed.len() as u64);
-            if more > 0 {
-                lines.push(format!("  and {more} more: standard error has them all"));
-            }
-        }
+        lines.extend(failed_lines(report, watch));
         let what = match (report.snapshot, self.dry_run) {
             (Some(id), _) => format!("snapshot {} saved", id.short()),
             (None, true) => "dry run: nothing was stored".to_owned(),
-            (None, false) if matches!(report.verdict, Verdict::Partial(_)) => "no snapshot was made".to_owned(),
             (None, false) => "nothing changed: no snapshot was made".to_owned(),
         };
         lines.push(match &report.verdict {
@@ -324,6 +321,21 @@ impl BackupArgs {
         });
         lines.join("\n")
     }
+}
+
+/// The failed entries with their reasons.
+fn failed_lines(report: &BackupReport, watch: &Watch) -> Vec<String> {
+    let failed = watch.failed();
+    if failed.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec!["Not saved:".to_owned()];
+    lines.extend(failed.iter().map(|text| format!("  {text}")));
+    let more = report.tally.failed.saturating_sub(failed.len() as u64);
+    if more > 0 {
+        lines.push(format!("  and {more} more: standard error has them all"));
+    }
+    lines
 }
 
 /// restic's `summary`, then what only Backstay can say.

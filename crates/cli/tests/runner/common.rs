@@ -22,6 +22,16 @@ impl World {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
+    /// A world with a repository and one snapshot, in a folder whose parents no other test touches: their times are a
+    /// part of the snapshot.
+    pub(crate) fn with_snapshot_in_peace() -> Self {
+        let world = Self { folder: tempfile::tempdir_in("/var/tmp").unwrap() };
+        world.run(["init"]).success();
+        world.make_tree();
+        world.run(["backup", "tree"]).success();
+        world
+    }
+
     /// A world with an empty repository.
     pub(crate) fn new() -> Self {
         let world = Self::empty();

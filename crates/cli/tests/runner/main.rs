@@ -15,6 +15,7 @@ mod test_json;
 mod test_ls;
 mod test_man;
 mod test_password;
+mod test_plugins;
 mod test_restore;
 mod test_signals;
 mod test_snapshots;

@@ -45,7 +45,13 @@ fn a_lock_of_somebody_else_is_status_11_and_no_lock_reads_on() {
     restic.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     let locks = world.path("repository/locks");
     let mut child = restic.spawn().unwrap();
-    while std::fs::read_dir(&locks).unwrap().count() == 0 {
+    let there = || {
+        // Another name than an id is a file that is still being written.
+        let mut names =
+            std::fs::read_dir(&locks).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.any(|name| name.len() == 64)
+    };
+    while !there() {
         assert!(child.try_wait().unwrap().is_none(), "restic ended before it took its lock");
         std::thread::sleep(std::time::Duration::from_millis(2));
     }

@@ -32,7 +32,7 @@ fn help_goes_to_standard_output() {
 fn a_typo_gets_one_line_with_a_hint_and_status_1() {
     let world = World::empty();
     fails_with(world.command(["snapshot"]), 1, &["snapshot", "snapshots", "backstay --help"]);
-    fails_with(world.command(["backup", "--tga", "x"]), 1, &["--tga", "--tag", "backstay backup --help"]);
+    fails_with(world.command(["backup", "--exlude", "x"]), 1, &["--exlude", "--exclude", "backstay backup --help"]);
     fails_with(world.command(["restore", "latest"]), 1, &["--target", "backstay restore --help"]);
     fails_with(
         world.command(["restore", "latest", "--target", "x", "--overwrite", "maybe"]),

@@ -132,7 +132,7 @@ fn a_repository_that_restic_wrote_comes_back() {
     let world = World::empty();
     world.restic(["init"]).assert().success();
     world.make_tree();
-    world.restic(["backup", "tree", "--tag", "theirs"]).assert().success();
+    world.restic(["backup", &world.shown("tree"), "--tag", "theirs"]).assert().success();
     assert!(world.lines(["snapshots", "--tag", "theirs"]).join("\n").contains("1 snapshot"));
     world.run(["restore", "latest", "--target", "out", "--verify"]).success();
     assert_eq!(std::fs::read_to_string(restored(&world, "out", "tree/docs/deep/note")).unwrap(), "a note\n");
