@@ -1,6 +1,7 @@
 //! A backup job: the calling sequence of reference 4.2, the saving of one object (4.3), and the types (6.1).
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use backstay_bareos_protocol::{Failure, FromWorker, PluginEntry};
@@ -10,6 +11,8 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyString};
+use rustix::fs::{FileType, SeekFrom};
+use rustix::io::Errno;
 
 use crate::calls::{self, Opened};
 use crate::constants::{event, ft, io, message, option_bit, rc};
@@ -45,6 +48,8 @@ pub(crate) struct Backup<'a> {
     /// A span that was written and is not handed over yet.
     span: Option<(u64, u32)>,
     unsent: usize,
+    /// For small files.
+    small: Vec<u8>,
     announced: u64,
     file_index: i32,
     /// First names of files with several links, by device and inode.
@@ -58,6 +63,18 @@ struct Saved<'py> {
     name: Vec<u8>,
     link: Vec<u8>,
     entry: PluginEntry,
+}
+
+/// What came of reading a small file.
+enum Small {
+    /// It was read to its end.
+    Whole,
+    /// It is not small, or has more than it said: the host reads on.
+    Rest,
+    /// Reading failed with this errno.
+    Failed(i32),
+    /// The job was stopped meanwhile.
+    Stopped,
 }
 
 /// What becomes of an announced object by its type alone.
@@ -81,6 +98,7 @@ impl<'a> Backup<'a> {
             ring,
             span: None,
             unsent: 0,
+            small: Vec::new(),
             announced: 0,
             file_index: 0,
             hard_links: HashMap::new(),
@@ -377,6 +395,12 @@ impl<'a> Backup<'a> {
             Ok(descriptor) => descriptor,
             Err(error) => return Ok(Err(self.read_error(&saved.name, error.raw_os_error().unwrap_or(0), ""))),
         };
+        match self.read_small(py, &descriptor)? {
+            Small::Whole => return Ok(Ok(())),
+            Small::Failed(errno) => return Ok(Err(self.read_error(&saved.name, errno, ""))),
+            Small::Stopped => return Ok(Err(Failure { errno: 0, message: self.context.reason() })),
+            Small::Rest => {}
+        }
         py.detach(|| {
             use std::os::fd::AsFd;
             self.context.send_with_fd(&FromWorker::DataFd, descriptor.as_fd())
@@ -394,6 +418,46 @@ impl<'a> Backup<'a> {
                 other => return Err(unexpected(&other)),
             }
         }
+    }
+
+    /// A small file is read here, from where it stands, and goes through the ring: passing its descriptor would make this
+    /// process and the host wait for each other once per file, which costs more than the file does.
+    fn read_small(&mut self, py: Python<'_>, descriptor: &OwnedFd) -> Result<Small, HostGone> {
+        let at = rustix::fs::seek(descriptor, SeekFrom::Current(0));
+        let small = match (rustix::fs::fstat(descriptor), at) {
+            (Ok(stat), Ok(at)) => {
+                FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+                    && u64::try_from(stat.st_size).is_ok_and(|size| size.saturating_sub(at) < BLOCK as u64)
+            }
+            _ => false,
+        };
+        if !small {
+            return Ok(Small::Rest);
+        }
+        let mut buffer = std::mem::take(&mut self.small);
+        buffer.resize(BLOCK, 0);
+        let mut filled = 0;
+        let read = py.detach(|| {
+            while filled < buffer.len() {
+                match rustix::io::read(descriptor, &mut buffer[filled..]) {
+                    Ok(0) => return Ok(Small::Whole),
+                    Ok(count) => filled += count,
+                    Err(Errno::INTR) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            // It grew, or never told its size: the host reads on from here.
+            Ok(Small::Rest)
+        });
+        let put = self.put_bytes(py, &buffer[..filled]);
+        self.small = buffer;
+        let put = put?;
+        self.hand_over()?;
+        Ok(match read {
+            _ if !put => Small::Stopped,
+            Ok(small) => small,
+            Err(errno) => Small::Failed(errno.raw_os_error()),
+        })
     }
 
     /// IO_READ until its end (reference 5.3).
@@ -447,28 +511,48 @@ impl<'a> Backup<'a> {
     fn put(&mut self, py: Python<'_>, view: &ByteView<'_>, length: usize) -> Result<bool, HostGone> {
         let mut done = 0;
         while done < length {
-            if let Some((position, written)) = self.ring.write(&view.bytes(py)[done..length]) {
-                done += written as usize;
-                self.span = match self.span {
-                    Some((start, so_far)) => Some((start, so_far + written)),
-                    None => Some((position, written)),
-                };
-                if self.span.is_some_and(|(_, so_far)| so_far >= SPAN) {
-                    self.hand_over()?;
-                }
-                continue;
-            }
-            self.hand_over()?;
-            match self.link.wait(py)? {
-                Incoming::Consumed(position) => self.consumed(position)?,
-                Incoming::Cancelled => {}
-                other => return Err(unexpected(&other)),
-            }
-            if self.context.is_stopped() {
-                return Ok(false);
+            match self.put_some(&view.bytes(py)[done..length])? {
+                0 if !self.make_room(py)? => return Ok(false),
+                written => done += written,
             }
         }
         Ok(true)
+    }
+
+    /// The same for bytes of our own.
+    fn put_bytes(&mut self, py: Python<'_>, bytes: &[u8]) -> Result<bool, HostGone> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.put_some(&bytes[done..])? {
+                0 if !self.make_room(py)? => return Ok(false),
+                written => done += written,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Puts into the ring what there is room for; returns how much that was.
+    fn put_some(&mut self, bytes: &[u8]) -> Result<usize, HostGone> {
+        let Some((position, written)) = self.ring.write(bytes) else { return Ok(0) };
+        self.span = match self.span {
+            Some((start, so_far)) => Some((start, so_far + written)),
+            None => Some((position, written)),
+        };
+        if self.span.is_some_and(|(_, so_far)| so_far >= SPAN) {
+            self.hand_over()?;
+        }
+        Ok(written as usize)
+    }
+
+    /// Waits until the host took something; false when the job was stopped.
+    fn make_room(&mut self, py: Python<'_>) -> Result<bool, HostGone> {
+        self.hand_over()?;
+        match self.link.wait(py)? {
+            Incoming::Consumed(position) => self.consumed(position)?,
+            Incoming::Cancelled => {}
+            other => return Err(unexpected(&other)),
+        }
+        Ok(!self.context.is_stopped())
     }
 
     fn consumed(&mut self, position: u64) -> Result<(), HostGone> {
