@@ -11,6 +11,7 @@ use backstay_core::{End, SourceInfo};
 use backstay_core::{Fatal, FileKind, Id, Job, MessageLevel, Source, Tally, Time, Verdict};
 use backstay_repository::assemble::{Assembler, Misfit};
 use backstay_repository::error::Error;
+use backstay_repository::lock::Lock;
 use backstay_repository::reader::Reader;
 use backstay_repository::repository::Repository;
 use backstay_repository::snapshot::{PROGRAM_VERSION, Snapshot, SnapshotFilter, SnapshotTime, Summary};
@@ -201,6 +202,12 @@ fn run(
     };
     let partial = matches!(report.verdict, Verdict::Partial(_));
     if partial && !options.save_partial {
+        // No snapshot, but the next backup finds what this one stored.
+        let kept = lock.as_ref().map_or(Ok(()), Lock::check).and_then(|()| writer.finish());
+        if let Err(error) = kept {
+            let text = format!("what was stored until now cannot be used again: {error}");
+            job.message(MessageLevel::Warning, "repository", &text);
+        }
         return Ok(report);
     }
     let started_at = options.time;

@@ -204,6 +204,24 @@ fn a_source_that_stops_leaves_no_snapshot() {
 }
 
 #[test]
+fn what_a_stopped_backup_stored_is_not_stored_again() {
+    let bench = Bench::new();
+    let contents: Vec<u8> = (0..1_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let again = contents.clone();
+    let stopped = bench.script(&Bench::options(), move |out| {
+        save(out, "/a", &contents);
+        Ok(End::Stopped("interrupted".to_owned()))
+    });
+    assert_eq!(stopped.unwrap().snapshot, None);
+    let report = bench.script(&Bench::options(), move |out| {
+        save(out, "/a", &again);
+        Ok(End::Whole)
+    });
+    let added = report.unwrap().summary.data_added;
+    assert!(added < 100_000, "{added} bytes were stored again");
+}
+
+#[test]
 fn a_partial_snapshot_is_kept_on_demand_and_is_never_the_latest() {
     let bench = Bench::new();
     let options = BackupOptions { save_partial: true, ..Bench::options() };

@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use backstay_core::{Id, ObjectKind};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -29,6 +30,9 @@ use crate::tree::Node;
 const MAX_BLOBS_PER_PACK: usize = 10_000;
 /// Blobs in one index file, as restic does.
 const BLOBS_PER_INDEX: usize = 50_000;
+/// An index file is written at the latest this long after the first pack that it lists, as restic does: what a killed
+/// backup has stored until then need not be stored again.
+const INDEX_AGE: Duration = Duration::from_secs(600);
 /// Threads that hash and store full packs.
 const UPLOADERS: usize = 2;
 /// The sets of ids written in this run are split so that threads seldom wait for each other.
@@ -80,9 +84,11 @@ struct OpenPack {
     blobs: Vec<PackBlob>,
 }
 
+#[derive(Default)]
 struct Unindexed {
     packs: Vec<(Id, Vec<PackBlob>)>,
     blobs: usize,
+    since: Option<Instant>,
 }
 
 /// A chunk of a single stream on its way through the writer's threads.
@@ -229,7 +235,7 @@ impl Writer {
             reused_packs: Mutex::new(HashSet::new()),
             open: [open_pack(), open_pack()],
             spare: bounded(UPLOADERS),
-            unindexed: Mutex::new(Unindexed { packs: Vec::new(), blobs: 0 }),
+            unindexed: Mutex::default(),
             zeros: Mutex::new(HashMap::new()),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
@@ -526,9 +532,9 @@ impl Shared {
             let mut unindexed = self.unindexed.lock();
             unindexed.blobs += blobs.len();
             unindexed.packs.push((id, blobs));
-            if unindexed.blobs >= BLOBS_PER_INDEX {
-                unindexed.blobs = 0;
-                std::mem::take(&mut unindexed.packs)
+            let since = *unindexed.since.get_or_insert_with(Instant::now);
+            if unindexed.blobs >= BLOBS_PER_INDEX || since.elapsed() >= INDEX_AGE {
+                std::mem::take(&mut *unindexed).packs
             } else {
                 Vec::new()
             }
