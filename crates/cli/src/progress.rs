@@ -194,10 +194,10 @@ fn show(output: &Output, work: Work, counters: &Counters, stop: &(Mutex<bool>, C
 
 fn style(work: Work, known: bool) -> ProgressStyle {
     let template = match (work, known) {
-        (Work::Check, true) => "[{elapsed}] {bar:24} {percent:>3}%  {pos}/{len}  {per_sec}  {eta} left  {wide_msg}",
+        (Work::Check, true) => "[{elapsed}] {bar:16} {percent:>3}% of {len}, {per_sec}, {eta} left  {wide_msg}",
         (Work::Check, false) => "[{elapsed}] {spinner}  {pos}  {per_sec}  {wide_msg}",
         (_, true) => {
-            "[{elapsed}] {bar:24} {percent:>3}%  {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left  {wide_msg}"
+            "[{elapsed}] {bar:16} {percent:>3}% of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left  {wide_msg}"
         }
         (_, false) => "[{elapsed}] {spinner}  {binary_bytes}  {binary_bytes_per_sec}  {wide_msg}",
     };

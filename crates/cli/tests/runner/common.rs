@@ -120,6 +120,11 @@ impl World {
     /// Runs restic on this world's repository.
     pub(crate) fn restic<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let program = std::env::var_os("BACKSTAY_TEST_RESTIC").unwrap_or_else(|| "/usr/bin/restic".into());
+        let shown = Path::new(&program).display();
+        assert!(
+            Path::new(&program).exists(),
+            "install restic, or name one in BACKSTAY_TEST_RESTIC: there is no {shown}"
+        );
         let mut command = Command::new(program);
         command.current_dir(self.folder.path());
         command.env("HOME", self.path("home")).env("RESTIC_CACHE_DIR", self.path("cache"));
@@ -128,16 +133,6 @@ impl World {
         command.args(arguments);
         command
     }
-}
-
-/// Whether there is a restic to compare with.
-pub(crate) fn has_restic() -> bool {
-    let program = std::env::var_os("BACKSTAY_TEST_RESTIC").unwrap_or_else(|| "/usr/bin/restic".into());
-    let there = Path::new(&program).exists();
-    if !there {
-        eprintln!("no restic at {}: this test compares nothing", Path::new(&program).display());
-    }
-    there
 }
 
 pub(crate) fn stdout(output: &Output) -> String {

@@ -1,5 +1,7 @@
 //! The tests of the command line, one module for each command, in one program.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 mod test_backup;

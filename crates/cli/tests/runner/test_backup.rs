@@ -1,6 +1,6 @@
 use std::os::unix::fs::PermissionsExt;
 
-use crate::common::{World, fails_with, has_restic, parse_lines, stderr, stdout};
+use crate::common::{World, fails_with, parse_lines, stderr, stdout};
 
 #[test]
 fn the_summary_ends_with_the_sum_and_the_verdict() {
@@ -10,9 +10,7 @@ fn the_summary_ends_with_the_sum_and_the_verdict() {
     let sum = lines.iter().find(|line| line.starts_with("Entries:")).unwrap();
     assert_eq!(sum, "Entries: 7 announced = 7 saved + 0 unchanged + 0 skipped + 0 failed + 0 lost");
     assert!(lines.last().unwrap().ends_with("saved: complete"), "{lines:?}");
-    if has_restic() {
-        world.restic(["check", "--read-data"]).assert().success();
-    }
+    world.restic(["check", "--read-data"]).assert().success();
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use crate::common::{World, fails_with, has_restic, keys, parse_lines, stdout};
+use crate::common::{World, fails_with, keys, parse_lines, stdout};
 
 fn two_snapshots() -> (World, String, String) {
     let world = World::new();
@@ -25,9 +25,6 @@ fn every_change_has_its_letter() {
 
 #[test]
 fn objects_are_those_of_restic() {
-    if !has_restic() {
-        return;
-    }
     let (world, before, after) = two_snapshots();
     let ours = world.objects(["diff", &before, &after]);
     let restic = world.restic(["diff", "--json", &before, &after]).assert().success();

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::common::{World, fails_with, has_restic, parse_lines, stderr};
+use crate::common::{World, fails_with, parse_lines, stderr};
 
 #[test]
 fn no_repository_is_status_10_before_any_password_is_asked_for() {
@@ -34,9 +34,6 @@ fn a_wrong_password_is_status_12() {
 
 #[test]
 fn a_lock_of_somebody_else_is_status_11_and_no_lock_reads_on() {
-    if !has_restic() {
-        return;
-    }
     let world = World::with_snapshot();
     // An exclusive lock as another program leaves it: restic's check takes one; ours is made by hand from a killed one.
     let mut restic = std::process::Command::new(world.restic(["x"]).get_program());

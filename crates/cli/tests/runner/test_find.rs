@@ -1,4 +1,4 @@
-use crate::common::{World, fails_with, has_restic, keys, stdout};
+use crate::common::{World, fails_with, keys, stdout};
 
 #[test]
 fn names_are_found_in_every_snapshot() {
@@ -21,9 +21,6 @@ fn times_bound_the_search() {
 
 #[test]
 fn objects_are_the_elements_of_restics_array() {
-    if !has_restic() {
-        return;
-    }
     let world = World::with_snapshot();
     let ours = world.objects(["find", "note"]);
     let restic = world.restic(["find", "--json", "note"]).assert().success();

@@ -1,4 +1,4 @@
-use crate::common::{PASSWORD, World, fails_with, has_restic, keys, stderr, stdout};
+use crate::common::{PASSWORD, World, fails_with, keys, stderr, stdout};
 
 #[test]
 fn init_makes_a_repository_that_restic_opens() {
@@ -8,10 +8,8 @@ fn init_makes_a_repository_that_restic_opens() {
     assert_eq!(keys(&objects[0]), ["id", "message_type", "repository"].map(str::to_owned).into());
     assert_eq!(objects[0]["message_type"], "initialized");
     assert_eq!(objects[0]["id"].as_str().unwrap().len(), 64);
-    if has_restic() {
-        let config = world.restic(["cat", "config"]).assert().success();
-        assert!(stdout(config.get_output()).contains(objects[0]["id"].as_str().unwrap()));
-    }
+    let config = world.restic(["cat", "config"]).assert().success();
+    assert!(stdout(config.get_output()).contains(objects[0]["id"].as_str().unwrap()));
 }
 
 #[test]
@@ -53,9 +51,6 @@ fn a_folder_that_cannot_be_made_is_named() {
 fn with_restics_chunker_both_programs_share_contents() {
     let world = World::empty();
     world.run(["init", "--restic-chunker"]).success();
-    if !has_restic() {
-        return;
-    }
     // Several chunks: where they are cut decides whether they are shared.
     let mut state = 1_u64;
     let noise: Vec<u8> = std::iter::repeat_with(|| {

@@ -1,12 +1,9 @@
 //! `--json`: one object a line on both outputs, whatever happens.
 
-use crate::common::{World, has_restic, keys, parse_lines, stderr, stdout};
+use crate::common::{World, keys, parse_lines, stderr, stdout};
 
 #[test]
 fn the_summary_of_a_backup_has_every_field_that_restic_prints() {
-    if !has_restic() {
-        return;
-    }
     let world = World::new();
     world.make_tree();
     let ours = world.objects(["backup", "tree"]).pop().unwrap();

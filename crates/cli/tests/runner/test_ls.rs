@@ -1,4 +1,4 @@
-use crate::common::{World, fails_with, has_restic, keys, parse_lines, stdout};
+use crate::common::{World, fails_with, keys, parse_lines, stdout};
 
 #[test]
 fn everything_is_listed_and_a_folder_before_what_is_in_it() {
@@ -37,9 +37,6 @@ fn long_lines_show_mode_size_time_and_target() {
 
 #[test]
 fn objects_have_every_field_that_restic_prints() {
-    if !has_restic() {
-        return;
-    }
     let world = World::with_snapshot();
     let ours = world.objects(["ls", "latest"]);
     let restic = world.restic(["ls", "latest", "--json"]).assert().success();

@@ -3,7 +3,7 @@ use std::process::Stdio;
 
 use assert_cmd::Command;
 
-use crate::common::{PASSWORD, World, fails_with, has_restic, stderr};
+use crate::common::{PASSWORD, World, fails_with, stderr};
 
 /// Our program with the repository named and no password.
 fn without_password(world: &World) -> Command {
@@ -74,9 +74,6 @@ fn an_empty_variable_counts_as_not_set() {
 
 #[test]
 fn the_same_password_file_opens_the_same_repository_here_and_in_restic() {
-    if !has_restic() {
-        return;
-    }
     let world = World::empty();
     world.write("password", " blanks around \r\n\n");
     let file = world.path("password");

@@ -1,6 +1,6 @@
 use std::os::unix::fs::MetadataExt;
 
-use crate::common::{World, fails_with, has_restic, keys, parse_lines, stderr, stdout};
+use crate::common::{World, fails_with, keys, parse_lines, stderr, stdout};
 
 fn restored(world: &World, target: &str, name: &str) -> std::path::PathBuf {
     world.path(target).join(world.shown(name).trim_start_matches('/'))
@@ -126,9 +126,6 @@ fn an_entry_that_fails_is_listed_and_the_status_is_3() {
 
 #[test]
 fn a_repository_that_restic_wrote_comes_back() {
-    if !has_restic() {
-        return;
-    }
     let world = World::empty();
     world.restic(["init"]).assert().success();
     world.make_tree();

@@ -1,4 +1,4 @@
-use crate::common::{World, fails_with, has_restic, keys, stdout};
+use crate::common::{World, fails_with, keys, stdout};
 
 #[test]
 fn the_table_shows_what_people_look_for() {
@@ -31,11 +31,11 @@ fn filters_choose_by_host_tags_and_path() {
         world.objects(all).iter().map(|object| object["id"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(found(&[]), [one.clone(), two.clone(), three.clone()]);
-    assert_eq!(found(&["--host", "a"]), [one.clone()]);
+    assert_eq!(found(&["--host", "a"]), std::slice::from_ref(&one));
     assert_eq!(found(&["--host", "a", "--host", "b"]).len(), 3);
     assert_eq!(found(&["--tag", "x"]), [one.clone(), two.clone()]);
-    assert_eq!(found(&["--tag", "x,y"]), [two.clone()]);
-    assert_eq!(found(&["--path", &world.shown("tree/docs")]), [three.clone()]);
+    assert_eq!(found(&["--tag", "x,y"]), std::slice::from_ref(&two));
+    assert_eq!(found(&["--path", &world.shown("tree/docs")]), std::slice::from_ref(&three));
     assert_eq!(found(&[&one[..8], "latest"]), [one, three]);
 }
 
@@ -56,9 +56,6 @@ fn latest_keeps_the_newest_of_each_host_and_set_of_paths() {
 
 #[test]
 fn objects_have_every_field_that_restic_prints() {
-    if !has_restic() {
-        return;
-    }
     let world = World::with_snapshot();
     let ours = world.objects(["snapshots"]);
     let restic = world.restic(["snapshots", "--json"]).assert().success();

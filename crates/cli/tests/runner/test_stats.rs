@@ -1,10 +1,7 @@
-use crate::common::{World, fails_with, has_restic, stdout};
+use crate::common::{World, fails_with, stdout};
 
 #[test]
 fn sums_are_those_of_restic_in_every_mode() {
-    if !has_restic() {
-        return;
-    }
     let world = World::with_snapshot();
     world.write("tree/copy", "hello\n");
     world.backup(["tree"]);
