@@ -5,6 +5,8 @@
 //! named once more beside the ledger, so that nothing a ledger names can be pruned. May use: core, repository.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use backstay_core::{
@@ -17,6 +19,9 @@ use backstay_repository::stream::{Content, ContentWriter, PendingContent};
 use backstay_repository::tree::Node;
 use backstay_repository::writer::Writer;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
 use crate::filesystem::{Names, stat_path};
 use crate::ledger::{LedgerEntry, LedgerWriter};
 use crate::tree::{Change, Observer};
@@ -25,8 +30,8 @@ use crate::tree::{Change, Observer};
 const MOST_PENDING: usize = 512;
 /// Entries missing in the view that are told one by one.
 const MOST_HIDDEN_TOLD: u64 = 20;
-/// Bytes read from a descriptor before the job is asked whether it was cancelled.
-const SLICE: u64 = 4 << 20;
+/// How long a silent descriptor is waited for before the job is asked whether it was cancelled.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// One source's way into the snapshot.
 pub(crate) struct SourceIngest<'a> {
@@ -298,17 +303,21 @@ impl Ingest for SourceIngest<'_> {
             Data::Bytes(bytes) => content.write(bytes),
             Data::Hole(length) => content.hole(length),
             Data::Fd(fd) => loop {
-                match content.read_from(fd, Some(SLICE)) {
+                if self.job.cancelled().is_some() {
+                    break Err(Error::Other("the job was cancelled".to_owned()));
+                }
+                let read = match readable(fd) {
+                    Ok(true) => content.read_once(fd, u64::MAX),
+                    Ok(false) => continue,
+                    Err(error) => Ok(Err(error)),
+                };
+                match read {
+                    Ok(Ok(0)) => break Ok(()),
                     Ok(Ok(count)) => {
                         self.bytes += count;
                         self.observer.bytes(count);
-                        if count < SLICE {
-                            break Ok(());
-                        }
-                        if self.job.cancelled().is_some() {
-                            break Err(Error::Other("the job was cancelled".to_owned()));
-                        }
                     }
+                    Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                     Ok(Err(error)) => {
                         let name = String::from_utf8_lossy(&open.entry.name);
                         return Err(DataError::Read(EntryError::io(format_args!("read {name}"), &error)));
@@ -382,6 +391,15 @@ impl Ingest for SourceIngest<'_> {
         self.close_open_as_lost();
         self.tally.announced += count;
         self.tally.lost += count;
+    }
+}
+
+/// Waits a moment for something to read: a pipe may be silent for hours, and a cancelled job must not wait for it.
+fn readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&PATIENCE)) {
+        Ok(count) => Ok(count > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(errno) => Err(errno.into()),
     }
 }
 

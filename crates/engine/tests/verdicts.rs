@@ -261,6 +261,24 @@ fn a_cancelled_job_stops_its_source_and_leaves_no_snapshot() {
 }
 
 #[test]
+fn a_silent_pipe_does_not_hold_up_a_cancelled_job() {
+    let bench = Bench::new();
+    let (reading, writing) = std::io::pipe().unwrap();
+    let source = StreamSource::from_descriptor("stdin", reading.into(), Time::default());
+    let mut sources: Vec<Box<dyn Source>> = vec![Box::new(source)];
+    let report = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            *bench.job.cancelled.lock().unwrap() = Some(CancelReason::Interrupted);
+        });
+        backup(&bench.repository, &Bench::options(), &mut sources, &bench.job, &bench.log).unwrap()
+    });
+    drop(writing);
+    assert!(matches!(report.verdict, Verdict::Partial(_)), "{:?}", report.verdict);
+    assert_eq!(bench.snapshots(), 0);
+}
+
+#[test]
 fn the_ledger_gives_back_what_was_announced_word_for_word_and_in_order() {
     let bench = Bench::new();
     let names = ["/z", "no/leading/slash", "/z", "../outside", "@virtual:/ name\u{e9}", "/dir/"];

@@ -5,7 +5,6 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use backstay_core::Id;
-use rustix::io::Errno;
 
 use crate::chunker::{ChunkerParams, ScanState};
 use crate::error::Error;
@@ -107,22 +106,33 @@ impl ContentWriter {
     pub fn read_from(&mut self, fd: BorrowedFd<'_>, limit: Option<u64>) -> Result<io::Result<u64>, Error> {
         let mut total = 0;
         loop {
-            let want =
-                limit.map_or(READ_SIZE, |limit| usize::try_from(limit - total).map_or(READ_SIZE, |n| n.min(READ_SIZE)));
-            if want == 0 {
-                return Ok(Ok(total));
-            }
-            match rustix::io::read(fd, self.buffer.room(want)) {
+            let left = limit.map_or(u64::MAX, |limit| limit - total);
+            match self.read_once(fd, left)? {
                 Ok(0) => return Ok(Ok(total)),
-                Ok(count) => {
-                    self.buffer.filled += count;
-                    total += count as u64;
-                    self.size += count as u64;
-                    self.cut()?;
-                }
-                Err(Errno::INTR) => {}
-                Err(errno) => return Ok(Err(errno.into())),
+                Ok(count) => total += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Ok(Err(error)),
             }
+        }
+    }
+
+    /// One `read(2)` of at most `limit` bytes and at most 1 MiB; 0 at the end of the file (or for a `limit` of 0).
+    ///
+    /// # Errors
+    /// The store's error (the outer result): the writer cannot go on.
+    pub fn read_once(&mut self, fd: BorrowedFd<'_>, limit: u64) -> Result<io::Result<u64>, Error> {
+        let want = usize::try_from(limit).map_or(READ_SIZE, |limit| limit.min(READ_SIZE));
+        if want == 0 {
+            return Ok(Ok(0));
+        }
+        match rustix::io::read(fd, self.buffer.room(want)) {
+            Ok(count) => {
+                self.buffer.filled += count;
+                self.size += count as u64;
+                self.cut()?;
+                Ok(Ok(count as u64))
+            }
+            Err(errno) => Ok(Err(errno.into())),
         }
     }
 
