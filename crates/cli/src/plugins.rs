@@ -207,7 +207,10 @@ fn summary_object(tally: &Tally, bytes: u64, verdict: &Verdict, elapsed: Duratio
 fn words(tally: &Tally, bytes: u64, verdict: &Verdict, elapsed: Duration) -> String {
     let last = match verdict {
         Verdict::Complete => "complete".to_owned(),
-        Verdict::WithErrors => format!("with errors: {} failed", count(tally.failed + tally.lost, "entry", "entries")),
+        Verdict::WithErrors => match tally.failed + tally.lost {
+            0 => "with errors: see the messages above".to_owned(),
+            failed => format!("with errors: {} failed", count(failed, "entry", "entries")),
+        },
         Verdict::Partial(reason) => format!("partial: {}", one_line(reason)),
     };
     format!(

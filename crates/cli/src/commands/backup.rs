@@ -313,10 +313,10 @@ impl BackupArgs {
         };
         lines.push(match &report.verdict {
             Verdict::Complete => format!("{what}: complete"),
-            Verdict::WithErrors => format!(
-                "{what}: with errors, {} not saved",
-                count(tally.failed + tally.lost, "entry was", "entries were")
-            ),
+            Verdict::WithErrors => match tally.failed + tally.lost {
+                0 => format!("{what}: with errors, see the messages above"),
+                missing => format!("{what}: with errors, {} not saved", count(missing, "entry was", "entries were")),
+            },
             Verdict::Partial(reason) => format!("{what}: partial ({})", one_line(reason)),
         });
         lines.join("\n")
