@@ -15,9 +15,9 @@ use crate::signals;
 /// A job with the next number, whose messages are printed and that a signal stops.
 ///
 /// # Errors
-/// When the snapshots, which carry the numbers of earlier jobs, cannot be read.
+/// When the snapshots, which carry the numbers of earlier jobs, cannot be listed.
 pub fn control(session: &Session, repository: &Repository) -> Result<JobControl, Failure> {
-    let known = highest_job_id(&repository.snapshots()?);
+    let known = highest_job_id(&repository.readable_snapshots()?.0);
     let id = next_job_id(&state_directory(), known).unwrap_or_else(|error| {
         let folder = state_directory();
         session.output.verbose(1, &format!("cannot keep job numbers in {}: {error}", folder.display()));

@@ -128,7 +128,7 @@ fn run(
     let lock = if options.dry_run { None } else { Some(repository.lock(false, options.retry_lock)?) };
     let infos: Vec<SourceInfo> = sources.iter().map(|source| source.info()).collect();
     let paths = snapshot_paths(options, &infos)?;
-    let parent = find_parent(repository, options, &paths)?;
+    let parent = find_parent(repository, options, &paths, job)?;
     let index = Arc::new(repository.load_index()?);
     let write = WriteOptions { dry_run: options.dry_run, ..options.write.clone() };
     let writer = Writer::new(Arc::clone(repository), Arc::clone(&index), write)?;
@@ -279,6 +279,7 @@ fn find_parent(
     repository: &Repository,
     options: &BackupOptions,
     paths: &[String],
+    job: &dyn Job,
 ) -> Result<Option<(Id, Snapshot)>, Error> {
     match &options.parent {
         ParentChoice::None => Ok(None),
@@ -286,7 +287,11 @@ fn find_parent(
         ParentChoice::Newest => {
             let mut wanted = paths.to_vec();
             wanted.sort();
-            Ok(repository.snapshots()?.into_iter().rev().find(|(_, snapshot)| {
+            let (snapshots, damaged) = repository.readable_snapshots()?;
+            for error in damaged {
+                job.message(MessageLevel::Warning, "repository", &error.to_string());
+            }
+            Ok(snapshots.into_iter().rev().find(|(_, snapshot)| {
                 let mut have = snapshot.paths.clone();
                 have.sort();
                 snapshot.hostname == options.host

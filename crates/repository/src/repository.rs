@@ -252,17 +252,32 @@ impl Repository {
     /// # Errors
     /// When one cannot be read: see [`Repository::load_snapshot`].
     pub fn snapshots(&self) -> Result<Vec<(Id, Snapshot)>, Error> {
+        let (list, damaged) = self.readable_snapshots()?;
+        damaged.into_iter().next().map_or(Ok(list), Err)
+    }
+
+    /// The snapshots that can be read, the oldest first, and why the others cannot: one that is damaged need not keep
+    /// anybody from the rest.
+    ///
+    /// # Errors
+    /// [`Error::Store`]: the store cannot list or read.
+    pub fn readable_snapshots(&self) -> Result<(Vec<(Id, Snapshot)>, Vec<Error>), Error> {
         let ids = self.snapshot_ids()?;
         let mut list = Vec::with_capacity(ids.len());
-        // One that vanishes between listing and reading was forgotten.
+        let mut damaged = Vec::new();
         let load = |id: &Id| match self.load_snapshot(id) {
-            Ok(snapshot) => Ok(Some(snapshot)),
+            // One that vanishes between listing and reading was forgotten.
             Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Err(error @ Error::Store(_)) => Err(error),
+            result => Ok(Some(result)),
         };
-        self.load_all(&ids, load, |id, snapshot| list.extend(snapshot.map(|snapshot| (id, snapshot))))?;
+        self.load_all(&ids, load, |id, result| match result {
+            Some(Ok(snapshot)) => list.push((id, snapshot)),
+            Some(Err(error)) => damaged.push(error),
+            None => {}
+        })?;
         list.sort_by(|(id_a, a), (id_b, b)| (a.time.time(), id_a).cmp(&(b.time.time(), id_b)));
-        Ok(list)
+        Ok((list, damaged))
     }
 
     /// The ids of all snapshots.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use backstay_core::Id;
+use backstay_repository::error::Error;
 use backstay_repository::snapshot::Snapshot;
 use clap::Args;
 use serde::Serialize;
@@ -49,17 +50,24 @@ impl SnapshotsArgs {
     /// Runs the command.
     ///
     /// # Errors
-    /// When the repository cannot be opened, a snapshot cannot be read, or one that was named is not there.
+    /// When the repository cannot be opened, or one that was named is not there. Snapshots that cannot be read are
+    /// named behind the others ([`Failure::Reported`]).
     pub fn run(self, session: &Session) -> Result<(), Failure> {
         let repository = session.open_to_read()?;
-        let mut list = selection::snapshots(&repository, &self.ids, &self.filter)?;
+        let (mut list, damaged) = if self.ids.is_empty() {
+            let filter = self.filter.filter();
+            let (mut list, damaged) = repository.readable_snapshots()?;
+            list.retain(|(_, snapshot)| filter.matches(snapshot));
+            (list, damaged)
+        } else {
+            (selection::snapshots(&repository, &self.ids, &self.filter)?, Vec::new())
+        };
         if let Some(newest) = self.latest {
             list = keep_newest(list, newest as usize);
         }
         if session.output.json {
-            return list
-                .iter()
-                .try_for_each(|(id, snapshot)| session.output.object(&SnapshotObject::new(id, snapshot)));
+            list.iter().try_for_each(|(id, snapshot)| session.output.object(&SnapshotObject::new(id, snapshot)))?;
+            return reported(session, &damaged);
         }
         let rows: Vec<Vec<String>> = list
             .iter()
@@ -79,8 +87,17 @@ impl SnapshotsArgs {
             out = format::table(&["ID", "Time", "Host", "Tags", "Size", "Paths"], &rows);
         }
         out.push_str(&count(rows.len() as u64, "snapshot", "snapshots"));
-        session.output.line(&out)
+        session.output.line(&out)?;
+        reported(session, &damaged)
     }
+}
+
+/// Names the snapshots that cannot be read.
+fn reported(session: &Session, damaged: &[Error]) -> Result<(), Failure> {
+    for error in damaged {
+        session.output.item_error("snapshots", "", &error.to_string(), None);
+    }
+    if damaged.is_empty() { Ok(()) } else { Err(Failure::Reported) }
 }
 
 /// The time for people.

@@ -130,7 +130,7 @@ fn a_damaged_object_is_named() {
         (file, original)
     };
     for (folder, kind, command) in
-        [("snapshots", "snapshot", &["snapshots"][..]), ("index", "index", &["ls", "latest"])]
+        [("snapshots", "snapshot", &["ls", "latest"][..]), ("index", "index", &["ls", "latest"])]
     {
         let (file, original) = damage(folder);
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();

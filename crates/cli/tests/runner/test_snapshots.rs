@@ -72,3 +72,23 @@ fn a_snapshot_that_was_named_has_to_be_there() {
     let world = World::with_snapshot();
     fails_with(world.command(["snapshots", "00112233"]), 1, &["00112233"]);
 }
+
+#[test]
+fn a_damaged_snapshot_hides_no_other_and_stops_no_backup() {
+    let world = World::new();
+    world.make_tree();
+    let bad = world.backup(["tree"]);
+    let good = world.backup(["tree"]);
+    let file = world.path("repository/snapshots").join(&bad);
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, b"nothing like it").unwrap();
+
+    let assert = world.run(["snapshots"]).code(1);
+    assert!(stdout(assert.get_output()).contains(&good[..8]));
+    let errors = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+    assert!(errors.contains(&bad) && errors.contains("damaged"), "{errors}");
+
+    let assert = world.run(["backup", "tree"]).success();
+    assert!(String::from_utf8_lossy(&assert.get_output().stderr).contains(&bad), "the backup says so too");
+    world.run(["restore", &good, "--target", "out"]).success();
+}
