@@ -17,7 +17,7 @@ use crate::signals;
 /// # Errors
 /// When the snapshots, which carry the numbers of earlier jobs, cannot be listed.
 pub fn control(session: &Session, repository: &Repository) -> Result<JobControl, Failure> {
-    let known = highest_job_id(&repository.readable_snapshots()?.0);
+    let known = highest_job_id(&repository.readable_snapshots()?.snapshots);
     let id = next_job_id(&state_directory(), known).unwrap_or_else(|error| {
         let folder = state_directory();
         session.output.verbose(1, &format!("cannot keep job numbers in {}: {error}", folder.display()));

@@ -287,11 +287,11 @@ fn find_parent(
         ParentChoice::Newest => {
             let mut wanted = paths.to_vec();
             wanted.sort();
-            let (snapshots, damaged) = repository.readable_snapshots()?;
-            for error in damaged {
+            let found = repository.readable_snapshots()?;
+            for error in found.damaged {
                 job.message(MessageLevel::Warning, "repository", &error.to_string());
             }
-            Ok(snapshots.into_iter().rev().find(|(_, snapshot)| {
+            Ok(found.snapshots.into_iter().rev().find(|(_, snapshot)| {
                 let mut have = snapshot.paths.clone();
                 have.sort();
                 snapshot.hostname == options.host

@@ -38,6 +38,15 @@ pub struct OpenOptions {
     pub key_hint: Option<String>,
 }
 
+/// The snapshots of a repository, as far as they can be read.
+#[derive(Debug, Default)]
+pub struct ReadableSnapshots {
+    /// Those that can be read, the oldest first.
+    pub snapshots: Vec<(Id, Snapshot)>,
+    /// Why the others cannot.
+    pub damaged: Vec<Error>,
+}
+
 /// An open repository.
 #[derive(Debug)]
 pub struct Repository {
@@ -252,8 +261,8 @@ impl Repository {
     /// # Errors
     /// When one cannot be read: see [`Repository::load_snapshot`].
     pub fn snapshots(&self) -> Result<Vec<(Id, Snapshot)>, Error> {
-        let (list, damaged) = self.readable_snapshots()?;
-        damaged.into_iter().next().map_or(Ok(list), Err)
+        let found = self.readable_snapshots()?;
+        found.damaged.into_iter().next().map_or(Ok(found.snapshots), Err)
     }
 
     /// The snapshots that can be read, the oldest first, and why the others cannot: one that is damaged need not keep
@@ -261,10 +270,9 @@ impl Repository {
     ///
     /// # Errors
     /// [`Error::Store`]: the store cannot list or read.
-    pub fn readable_snapshots(&self) -> Result<(Vec<(Id, Snapshot)>, Vec<Error>), Error> {
+    pub fn readable_snapshots(&self) -> Result<ReadableSnapshots, Error> {
         let ids = self.snapshot_ids()?;
-        let mut list = Vec::with_capacity(ids.len());
-        let mut damaged = Vec::new();
+        let mut found = ReadableSnapshots::default();
         let load = |id: &Id| match self.load_snapshot(id) {
             // One that vanishes between listing and reading was forgotten.
             Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => Ok(None),
@@ -272,12 +280,12 @@ impl Repository {
             result => Ok(Some(result)),
         };
         self.load_all(&ids, load, |id, result| match result {
-            Some(Ok(snapshot)) => list.push((id, snapshot)),
-            Some(Err(error)) => damaged.push(error),
+            Some(Ok(snapshot)) => found.snapshots.push((id, snapshot)),
+            Some(Err(error)) => found.damaged.push(error),
             None => {}
         })?;
-        list.sort_by(|(id_a, a), (id_b, b)| (a.time.time(), id_a).cmp(&(b.time.time(), id_b)));
-        Ok((list, damaged))
+        found.snapshots.sort_by(|(id_a, a), (id_b, b)| (a.time.time(), id_a).cmp(&(b.time.time(), id_b)));
+        Ok(found)
     }
 
     /// The ids of all snapshots.

@@ -56,9 +56,9 @@ impl SnapshotsArgs {
         let repository = session.open_to_read()?;
         let (mut list, damaged) = if self.ids.is_empty() {
             let filter = self.filter.filter();
-            let (mut list, damaged) = repository.readable_snapshots()?;
-            list.retain(|(_, snapshot)| filter.matches(snapshot));
-            (list, damaged)
+            let mut found = repository.readable_snapshots()?;
+            found.snapshots.retain(|(_, snapshot)| filter.matches(snapshot));
+            (found.snapshots, found.damaged)
         } else {
             (selection::snapshots(&repository, &self.ids, &self.filter)?, Vec::new())
         };
