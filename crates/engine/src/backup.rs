@@ -316,8 +316,9 @@ fn summarise(tree: &TreeReport, results: &[(&SourceInfo, SourceResult)]) -> Summ
         ..Summary::default()
     };
     for (_, result) in results {
-        summary.files_new += result.tally.saved;
-        summary.total_files_processed += result.tally.saved;
+        summary.files_new += result.files;
+        summary.dirs_new += result.directories;
+        summary.total_files_processed += result.files;
         summary.total_bytes_processed += result.bytes;
     }
     summary

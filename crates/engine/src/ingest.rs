@@ -52,6 +52,8 @@ pub(crate) struct SourceIngest<'a> {
     /// Entries that the ledger has and the view has not.
     hidden: u64,
     tally: Tally,
+    files_saved: u64,
+    directories_saved: u64,
     bytes: u64,
     error: Option<Error>,
 }
@@ -71,6 +73,10 @@ struct Pending {
 /// What one source left behind.
 pub(crate) struct SourceResult {
     pub(crate) tally: Tally,
+    /// Regular files that were saved.
+    pub(crate) files: u64,
+    /// Directories that were saved.
+    pub(crate) directories: u64,
     pub(crate) bytes: u64,
     pub(crate) ledger: Option<Content>,
     pub(crate) unseen: Vec<Id>,
@@ -99,6 +105,8 @@ impl<'a> SourceIngest<'a> {
             unseen: Vec::new(),
             hidden: 0,
             tally: Tally::default(),
+            files_saved: 0,
+            directories_saved: 0,
             bytes: 0,
             error: None,
         }
@@ -118,7 +126,14 @@ impl<'a> SourceIngest<'a> {
             self.job.message(MessageLevel::Warning, "view", &text);
         }
         let ledger = self.ledger.take().map(LedgerWriter::finish).transpose()?;
-        Ok(SourceResult { tally: self.tally, bytes: self.bytes, ledger, unseen: self.unseen })
+        Ok(SourceResult {
+            tally: self.tally,
+            files: self.files_saved,
+            directories: self.directories_saved,
+            bytes: self.bytes,
+            ledger,
+            unseen: self.unseen,
+        })
     }
 
     fn stopped(&mut self, error: Error) -> Stop {
@@ -141,6 +156,11 @@ impl<'a> SourceIngest<'a> {
 
     fn count(&mut self, entry: &Entry, outcome: &Outcome, size: u64) {
         self.tally.count(outcome);
+        match entry.kind {
+            FileKind::File if *outcome == Outcome::Saved => self.files_saved += 1,
+            FileKind::Directory if *outcome == Outcome::Saved => self.directories_saved += 1,
+            _ => {}
+        }
         self.observer.entry(&entry.name, outcome, entry.kind, size, Change::New);
     }
 

@@ -296,6 +296,7 @@ fn the_ledger_gives_back_what_was_announced_word_for_word_and_in_order() {
         })
         .unwrap();
     assert_eq!(report.verdict, Verdict::Complete);
+    assert_eq!((report.summary.files_new, report.summary.dirs_new), (5, 1));
     let reader = bench.reader();
     let root = report.tree.unwrap();
     assert_eq!(ledger::sources(&reader, &root).unwrap(), ["script"]);
