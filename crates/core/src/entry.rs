@@ -45,6 +45,20 @@ impl FileKind {
             _ => return None,
         })
     }
+
+    /// The type bits of a `st_mode` that name this kind: the other way of [`FileKind::from_mode`].
+    #[must_use]
+    pub fn type_bits(self) -> u32 {
+        match self {
+            Self::File => 0o100_000,
+            Self::Directory => 0o040_000,
+            Self::Symlink => 0o120_000,
+            Self::BlockDevice => 0o060_000,
+            Self::CharDevice => 0o020_000,
+            Self::Fifo => 0o010_000,
+            Self::Socket => 0o140_000,
+        }
+    }
 }
 
 /// The integers of a `stat`, as Linux has them.

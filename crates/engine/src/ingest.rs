@@ -256,16 +256,7 @@ impl<'a> SourceIngest<'a> {
     fn node(&mut self, entry: &Entry, attrs: &[Attr], ids: Vec<Id>, size: u64) -> Node {
         let stat = &entry.stat;
         let mut node = Node::new(entry.kind);
-        let type_bits = match entry.kind {
-            FileKind::File => 0o100_000,
-            FileKind::Directory => 0o040_000,
-            FileKind::Symlink => 0o120_000,
-            FileKind::BlockDevice => 0o060_000,
-            FileKind::CharDevice => 0o020_000,
-            FileKind::Fifo => 0o010_000,
-            FileKind::Socket => 0o140_000,
-        };
-        node.mode = Node::go_mode_from_unix(stat.mode & 0o7777 | type_bits);
+        node.mode = Node::go_mode_from_unix(stat.mode & 0o7777 | entry.kind.type_bits());
         node.mtime = stat.mtime;
         node.atime = stat.mtime;
         node.ctime = stat.ctime;

@@ -11,7 +11,7 @@ use crate::pattern::Patterns;
 use crate::reader::Reader;
 use crate::reader::Result;
 use crate::tree::Node;
-use crate::walk::{WalkEntry, WalkError, kind_word, permissions, time_text, walk};
+use crate::walk::{WalkEntry, WalkError, permissions, time_text, walk};
 
 /// What to look for in names.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,7 @@ pub struct FindMatch {
     pub path: String,
     /// See [`permissions`].
     pub permissions: String,
-    /// See [`kind_word`].
+    /// See [`crate::tree::Node::type_name`].
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// Go's mode bits.
@@ -84,7 +84,7 @@ impl FindMatch {
         Self {
             path: String::from_utf8_lossy(path).into_owned(),
             permissions: permissions(node.mode),
-            kind: kind_word(node.kind),
+            kind: node.type_name(),
             mode: node.mode,
             mtime: time_text(node.mtime),
             atime: time_text(node.atime),

@@ -108,20 +108,6 @@ pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     path
 }
 
-/// The word that stands for a kind in the format and in JSON (reference 10.2).
-#[must_use]
-pub fn kind_word(kind: FileKind) -> &'static str {
-    match kind {
-        FileKind::File => "file",
-        FileKind::Directory => "dir",
-        FileKind::Symlink => "symlink",
-        FileKind::BlockDevice => "dev",
-        FileKind::CharDevice => "chardev",
-        FileKind::Fifo => "fifo",
-        FileKind::Socket => "socket",
-    }
-}
-
 /// A mode as restic prints it: Go's letters for type and special bits, then `rwxrwxrwx` (`mode` holds Go's bits).
 #[must_use]
 pub fn permissions(mode: u32) -> String {
@@ -154,7 +140,7 @@ pub fn time_text(time: Time) -> String {
 pub struct ListedNode {
     /// The name; bytes that are not text are shown as U+FFFD.
     pub name: String,
-    /// See [`kind_word`].
+    /// See [`Node::type_name`].
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// The path from the root.
@@ -199,7 +185,7 @@ impl From<&WalkEntry> for ListedNode {
         let node = &entry.node;
         Self {
             name: String::from_utf8_lossy(&node.name).into_owned(),
-            kind: kind_word(node.kind),
+            kind: node.type_name(),
             path: String::from_utf8_lossy(&entry.path).into_owned(),
             uid: node.uid,
             gid: node.gid,
