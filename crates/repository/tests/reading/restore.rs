@@ -1,6 +1,8 @@
 //! Restores: everything comes back, nothing else is touched, what is damaged is named.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -303,7 +305,7 @@ fn missing_and_cut_off_packs_fail_only_what_was_in_them() {
         assert!(reasons.iter().any(|reason| failure.message.contains(*reason)), "{}", failure.message);
     }
     let failed: Vec<PathBuf> =
-        report.errors.iter().map(|failure| PathBuf::from(std::str::from_utf8(&failure.path[1..]).unwrap())).collect();
+        report.errors.iter().map(|failure| PathBuf::from(OsStr::from_bytes(&failure.path[1..]))).collect();
     let (source, target) = (survey(&fixture.source()), survey(&fixture.target()));
     for (name, record) in source.iter().filter(|(name, _)| !failed.contains(name)) {
         assert_eq!(Some(record), target.get(name), "{}", name.display());
