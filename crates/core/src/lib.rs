@@ -15,5 +15,5 @@ pub use id::Id;
 pub use job::{CancelReason, Job, MessageLevel};
 pub use sink::{Create, Sink};
 pub use source::{Data, DataError, End, Fatal, Ingest, Source, SourceInfo, Stop, Want};
-pub use store::{ObjectKind, Store, StoreError, StoreErrorKind};
+pub use store::{ObjectKind, Retry, Store, StoreError, StoreErrorKind};
 pub use verdict::{EntryError, Outcome, Tally, Verdict};

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::id::Id;
 
@@ -65,12 +66,26 @@ pub enum StoreErrorKind {
     Other,
 }
 
+/// Whether the same call may succeed later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retry {
+    /// It will fail again.
+    #[default]
+    Never,
+    /// The other side or the way to it is disturbed: try again after a pause.
+    Soon,
+    /// The other side asks for fewer requests; the time is the one that it named.
+    Throttled(Option<Duration>),
+}
+
 /// What went wrong, for people: operation, object and the other side's own text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{operation} {object}: {text}")]
 pub struct StoreError {
     /// What the program may decide by.
     pub kind: StoreErrorKind,
+    /// Whether to try again.
+    pub retry: Retry,
     /// What was attempted: "write", "read", "list", "delete".
     pub operation: &'static str,
     /// Which object, with its place.
@@ -79,10 +94,28 @@ pub struct StoreError {
     pub text: String,
 }
 
+impl StoreError {
+    /// An error that would come again.
+    pub fn new(
+        kind: StoreErrorKind,
+        operation: &'static str,
+        object: impl Into<String>,
+        text: impl Into<String>,
+    ) -> Self {
+        Self { kind, retry: Retry::Never, operation, object: object.into(), text: text.into() }
+    }
+}
+
 /// A place for objects. All calls may come from several threads at once.
 pub trait Store: Send + Sync + fmt::Debug {
     /// Where it is, for messages; never with a secret in it.
     fn location(&self) -> String;
+
+    /// How many calls at once this store works on with profit: a few on a local disk, many where each call waits for a
+    /// network. A hint for those who have many calls to make; any number is allowed.
+    fn calls_at_once(&self) -> usize {
+        4
+    }
 
     /// Makes the folders of an empty repository.
     ///
@@ -120,4 +153,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`StoreError`].
     fn delete(&self, kind: ObjectKind, id: &Id) -> Result<(), StoreError>;
+
+    /// Deletes several objects of a kind; those that are gone already are no error. After an error some are deleted.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the first that could not be deleted.
+    fn delete_all(&self, kind: ObjectKind, ids: &[Id]) -> Result<(), StoreError> {
+        ids.iter().try_for_each(|id| self.delete(kind, id))
+    }
 }

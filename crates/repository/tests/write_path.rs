@@ -210,7 +210,7 @@ impl Store for Full {
     fn put(&self, kind: ObjectKind, id: &Id, body: &[u8]) -> Result<(), StoreError> {
         if kind == ObjectKind::Pack {
             let text = "No space left on device".to_owned();
-            return Err(StoreError { kind: StoreErrorKind::Full, operation: "write", object: id.to_hex(), text });
+            return Err(StoreError::new(StoreErrorKind::Full, "write", id.to_hex(), text));
         }
         self.0.put(kind, id, body)
     }

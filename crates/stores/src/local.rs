@@ -160,7 +160,7 @@ fn error_kind(error: &io::Error) -> StoreErrorKind {
 }
 
 fn failed(operation: &'static str, path: &Path, error: &io::Error) -> StoreError {
-    StoreError { kind: error_kind(error), operation, object: path.display().to_string(), text: error.to_string() }
+    StoreError::new(error_kind(error), operation, path.display().to_string(), error.to_string())
 }
 
 /// The ids and sizes of the objects in a directory. A missing directory is empty, foreign names are left out.

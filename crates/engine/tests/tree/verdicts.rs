@@ -214,12 +214,7 @@ impl Store for FullStore {
     fn put(&self, kind: ObjectKind, id: &Id, body: &[u8]) -> Result<(), StoreError> {
         let room = |left: usize| left.checked_sub(1);
         if kind == ObjectKind::Pack && self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
-            return Err(StoreError {
-                kind: StoreErrorKind::Full,
-                operation: "write",
-                object: id.short(),
-                text: "no room left for the test".to_owned(),
-            });
+            return Err(StoreError::new(StoreErrorKind::Full, "write", id.short(), "no room left for the test"));
         }
         self.inner.put(kind, id, body)
     }
