@@ -56,7 +56,11 @@ impl Session {
         }
         let password = password::password(&self.global, false)?;
         let key_hint = self.key_hint()?;
-        Ok(Arc::new(Repository::open_with(store, password.bytes(), &OpenOptions { key_hint })?))
+        Ok(Arc::new(Repository::open_with(
+            store,
+            password.bytes(),
+            &OpenOptions { key_hint, ..OpenOptions::default() },
+        )?))
     }
 
     /// Opens the repository for a command that only reads, with a shared lock unless `--no-lock` was given.

@@ -36,6 +36,8 @@ pub struct InitOptions {
 pub struct OpenOptions {
     /// The beginning of the id of the key to try first.
     pub key_hint: Option<String>,
+    /// How its locks are kept.
+    pub lock_times: LockTimes,
 }
 
 /// The snapshots of a repository, as far as they can be read.
@@ -55,6 +57,7 @@ pub struct Repository {
     key_id: Id,
     config: Config,
     chunker: ChunkerParams,
+    lock_times: LockTimes,
 }
 
 impl Repository {
@@ -90,7 +93,7 @@ impl Repository {
             }
         })?;
         let chunker = config.chunker(&key);
-        Ok(Self { store, key, key_id, config, chunker })
+        Ok(Self { store, key, key_id, config, chunker, lock_times: LockTimes::default() })
     }
 
     /// Opens a repository with a password.
@@ -115,7 +118,7 @@ impl Repository {
         let json = key.open(&sealed).map_err(|error| Error::damaged(ObjectKind::Config, &Id::default(), error))?;
         let config = Config::decode(&json)?;
         let chunker = config.chunker(&key);
-        Ok(Self { store, key, key_id, config, chunker })
+        Ok(Self { store, key, key_id, config, chunker, lock_times: options.lock_times })
     }
 
     /// Where its objects live.
@@ -343,7 +346,7 @@ impl Repository {
     /// # Errors
     /// [`Error::Locked`] when someone else's lock is in the way; [`Error::Damaged`] when a lock cannot be read.
     pub fn lock(self: &Arc<Self>, exclusive: bool, retry: Option<Duration>) -> Result<Lock, Error> {
-        self.lock_with(exclusive, retry, LockTimes::default())
+        self.lock_with(exclusive, retry, self.lock_times)
     }
 
     /// The same with other times.

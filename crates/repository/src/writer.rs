@@ -251,7 +251,8 @@ impl Writer {
             threads: Mutex::new(Vec::new()),
         });
         let mut threads = Vec::new();
-        for _ in 0..UPLOADERS {
+        // With one thread everything is stored in one order: a simulation can go through it again.
+        for _ in 0..UPLOADERS.min(thread_count) {
             let shared = Arc::clone(&shared);
             let jobs = upload_receiver.clone();
             threads.push(spawn("store packs", move || {

@@ -181,7 +181,7 @@ fn the_twenty_first_key_is_found_by_its_hint() {
     };
     let error = Repository::open(store(&path), password.as_bytes()).unwrap_err().to_string();
     assert!(error.contains("20 of 21 keys") && error.contains("hint"), "{error}");
-    let hint = OpenOptions { key_hint: Some(last.to_hex()[..12].to_owned()) };
+    let hint = OpenOptions { key_hint: Some(last.to_hex()[..12].to_owned()), ..OpenOptions::default() };
     assert_eq!(Repository::open_with(store(&path), password.as_bytes(), &hint).unwrap().key_id(), last);
 }
 

@@ -1,8 +1,14 @@
 //! Where repository objects live. Every store passes the behaviour suite in [`testing`].
 
+#[cfg(any(test, feature = "testing"))]
+pub mod faults;
 pub mod local;
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
 #[cfg(any(test, feature = "testing"))]
 #[allow(clippy::unwrap_used)]
 pub mod testing;
 
 pub use local::LocalStore;
+#[cfg(any(test, feature = "testing"))]
+pub use memory::MemoryStore;
