@@ -73,6 +73,17 @@ pub enum Error {
         /// Its id.
         id: Id,
     },
+    /// What a snapshot needs cannot be read.
+    #[error("snapshot {}, {path:?}: {error}", snapshot.short())]
+    InSnapshot {
+        /// The snapshot.
+        snapshot: Id,
+        /// The place in it, as text.
+        path: String,
+        /// Why.
+        #[source]
+        error: Arc<Error>,
+    },
     /// No snapshot is meant by this text.
     #[error("{0}")]
     NoSnapshot(String),

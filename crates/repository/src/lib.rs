@@ -16,6 +16,7 @@ pub mod gotext;
 pub mod index;
 pub mod keyfile;
 pub mod lock;
+pub mod maintenance;
 pub mod open_file;
 pub mod pack;
 pub mod pattern;
