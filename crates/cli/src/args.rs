@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser};
 
+use backstay_repository::writer::{Compression, WriteOptions};
+
 use crate::commands::Command;
-use crate::format;
+use crate::failure::Failure;
+use crate::{format, location};
 
 const AFTER_HELP: &str = "\
 Exit status: 0 all went well; 1 fatal error; 3 a snapshot was made (or a restore ran) with errors;
@@ -126,4 +129,68 @@ pub struct PluginOptions {
     /// The Python interpreter, or the folder of a virtual environment, that plugins run in [default: /usr/bin/python3]
     #[arg(long, value_name = "PATH")]
     pub python: Option<PathBuf>,
+}
+
+/// How blobs are written.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Writing")]
+pub struct WritingOptions {
+    /// How hard to compress: off, fastest, auto, better, max, or a zstd level from 1 to 19 [default: auto]
+    /// [env: BACKSTAY_COMPRESSION, else RESTIC_COMPRESSION]
+    #[arg(long, value_name = "MODE")]
+    pub compression: Option<String>,
+    /// Size at which a pack is full, in MiB, 4 to 128 [default: 16] [env: BACKSTAY_PACK_SIZE, else RESTIC_PACK_SIZE]
+    #[arg(long, value_name = "MIB")]
+    pub pack_size: Option<String>,
+}
+
+impl WritingOptions {
+    /// What the options and the environment say.
+    ///
+    /// # Errors
+    /// [`Failure::Fatal`] for a mode or a size that there is not.
+    pub fn write_options(&self) -> Result<WriteOptions, Failure> {
+        let mut options = WriteOptions::default();
+        if let Some((place, text)) = chosen("--compression", self.compression.as_deref(), "COMPRESSION")? {
+            options.compression = compression(&text).ok_or_else(|| {
+                Failure::fatal(format!(
+                    "{place} is \"{text}\": it takes off, fastest, auto, better, max or a level from 1 to 19"
+                ))
+            })?;
+        }
+        if let Some((place, text)) = chosen("--pack-size", self.pack_size.as_deref(), "PACK_SIZE")? {
+            let size = text.parse().ok().filter(|size| (4..=128).contains(size));
+            let size: usize = size.ok_or_else(|| {
+                Failure::fatal(format!("{place} is \"{text}\": it takes a whole number of MiB from 4 to 128"))
+            })?;
+            options.pack_size = size << 20;
+        }
+        Ok(options)
+    }
+}
+
+/// An option's text, else that of its variables, with the name of where it was found.
+fn chosen(option: &str, given: Option<&str>, name: &str) -> Result<Option<(String, String)>, Failure> {
+    if let Some(text) = given {
+        return Ok(Some((option.to_owned(), text.to_owned())));
+    }
+    for family in ["BACKSTAY", "RESTIC"] {
+        let variable = format!("{family}_{name}");
+        if let Some(text) = location::variable(&variable)? {
+            return Ok(Some((variable, text)));
+        }
+    }
+    Ok(None)
+}
+
+/// restic's words, or a level of zstd.
+fn compression(text: &str) -> Option<Compression> {
+    Some(match text {
+        "off" => Compression::Off,
+        "fastest" => Compression::Level(1),
+        "auto" => Compression::default(),
+        "better" => Compression::Level(7),
+        "max" => Compression::Level(19),
+        level => Compression::Level(level.parse().ok().filter(|level| (1..=19).contains(level))?),
+    })
 }

@@ -22,6 +22,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::error::Error;
 use crate::index::{Index, encode_index_file};
 use crate::pack::{BlobKind, PackBlob, encode_header};
+use crate::probe;
 use crate::repository::Repository;
 use crate::stream::{ChunkBuffer, ContentWriter};
 use crate::tree::Node;
@@ -38,11 +39,29 @@ const UPLOADERS: usize = 2;
 /// The sets of ids written in this run are split so that threads seldom wait for each other.
 const SHARDS: usize = 64;
 
+/// The zstd level of trees where data is not compressed.
+const TREE_LEVEL: i32 = 3;
+
+/// How data blobs are compressed. Trees always are: restic's prune rewrites packs with plain ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    Off,
+    /// With zstd at this level, 1 to 19; a blob that does not get smaller is stored as it is.
+    Level(i32),
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self::Level(3)
+    }
+}
+
 /// How a run writes.
 #[derive(Clone, Debug)]
 pub struct WriteOptions {
-    /// zstd level, 1 to 19.
-    pub compression_level: i32,
+    /// How hard to press.
+    pub compression: Compression,
     /// Bytes of blobs after which a pack is closed (16 MiB as restic does).
     pub pack_size: usize,
     /// Threads that hash and compress the chunks of single streams.
@@ -54,7 +73,7 @@ pub struct WriteOptions {
 impl Default for WriteOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { compression_level: 3, pack_size: 16 << 20, threads, dry_run: false }
+        Self { compression: Compression::default(), pack_size: 16 << 20, threads, dry_run: false }
     }
 }
 
@@ -412,9 +431,19 @@ impl Writer {
             return Ok(());
         }
         let job = SCRATCH.with_borrow_mut(|scratch| -> Result<Option<PackJob>, Error> {
-            scratch.compress(shared.options.compression_level, data)?;
             // Trees are always compressed: restic's prune rewrites packs with plain ones.
-            let compressed = kind == BlobKind::Tree || scratch.compressed.len() < data.len();
+            let compressed = match (kind, shared.options.compression) {
+                (BlobKind::Data, Compression::Off) => false,
+                (BlobKind::Data, Compression::Level(_)) if probe::is_incompressible(data) => false,
+                (BlobKind::Tree, Compression::Off) => {
+                    scratch.compress(TREE_LEVEL, data)?;
+                    true
+                }
+                (kind, Compression::Level(level)) => {
+                    scratch.compress(level, data)?;
+                    kind == BlobKind::Tree || scratch.compressed.len() < data.len()
+                }
+            };
             let Scratch { compressed: small, envelope, .. } = scratch;
             envelope.clear();
             shared.repository.key().seal_into(if compressed { small } else { data }, envelope);

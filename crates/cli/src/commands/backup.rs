@@ -11,11 +11,10 @@ use backstay_engine::backup::{BackupOptions, BackupReport, ParentChoice, backup,
 use backstay_engine::stream_source::StreamSource;
 use backstay_engine::tree::{Change, Observer, TreeOptions};
 use backstay_repository::lock::{host_name, user_name};
-use backstay_repository::writer::WriteOptions;
 use clap::Args;
 use jiff::Zoned;
 
-use crate::args::PluginOptions;
+use crate::args::{PluginOptions, WritingOptions};
 use crate::estimate::Estimate;
 use crate::failure::{Failure, one_line};
 use crate::format::{self, count, point};
@@ -126,6 +125,10 @@ pub struct BackupArgs {
     /// Read and count everything, write nothing
     #[arg(short = 'n', long, help_heading = "The snapshot")]
     pub dry_run: bool,
+
+    /// How blobs are written.
+    #[command(flatten)]
+    pub writing: WritingOptions,
 }
 
 impl BackupArgs {
@@ -147,11 +150,11 @@ impl BackupArgs {
                 "nothing to back up: name a path, --plugin, --stdin, --stdin-from-command or --files-from",
             ));
         }
+        let options = self.options(session, paths, now)?;
         let repository = session.open()?;
         signals::be_patient();
         let job = job::control(session, &repository)?;
         sources.extend(plugins::sources(&self.plugin, self.since.as_ref(), session.output.verbosity, &definitions)?);
-        let options = self.options(session, paths, now);
         let started = Instant::now();
         let mut progress = Progress::start(&session.output, Work::Backup);
         let mut estimate = Estimate::start(&session.output, progress.counters(), &options);
@@ -210,8 +213,8 @@ impl BackupArgs {
         Ok(paths)
     }
 
-    fn options(&self, session: &Session, paths: Vec<PathBuf>, now: Time) -> BackupOptions {
-        BackupOptions {
+    fn options(&self, session: &Session, paths: Vec<PathBuf>, now: Time) -> Result<BackupOptions, Failure> {
+        Ok(BackupOptions {
             paths,
             tree: TreeOptions {
                 excludes: self.exclude.clone(),
@@ -239,8 +242,8 @@ impl BackupArgs {
             dry_run: self.dry_run,
             save_partial: self.save_partial,
             retry_lock: session.global.retry_lock,
-            write: WriteOptions::default(),
-        }
+            write: self.writing.write_options()?,
+        })
     }
 
     /// Prints what came of it, and decides how the command ends.

@@ -229,3 +229,51 @@ fn nothing_is_said_when_quiet() {
     let assert = world.run(["-q", "backup", "tree"]).success();
     assert_eq!((stdout(assert.get_output()), stderr(assert.get_output())), (String::new(), String::new()));
 }
+
+#[test]
+fn compression_is_chosen_by_option_or_variable() {
+    let world = World::new();
+    // Words in an order that no short pattern explains, so that levels differ.
+    let mut state = 7_u64;
+    let words: String = (0..200_000)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ["snow ", "harbour ", "stay ", "mast ", "halyard ", "keel\n", "reef ", "lee "][(state >> 60) as usize % 8]
+        })
+        .collect();
+    world.write("words", &words);
+    let stored = |mode: &str, variable: Option<&str>| {
+        let fresh = World::new();
+        fresh.write("words", &words);
+        let mut command = fresh.command(["backup", "words", "--json"]);
+        match variable {
+            Some(variable) => command.env(variable, mode),
+            None => command.args(["--compression", mode]),
+        };
+        let summary = parse_lines(&stdout(command.assert().success().get_output())).pop().unwrap();
+        fresh.restic(["check", "--read-data"]).assert().success();
+        summary["data_added_packed"].as_u64().unwrap()
+    };
+    let off = stored("off", None);
+    let fastest = stored("fastest", None);
+    let max = stored("max", None);
+    assert!(off > words.len() as u64, "{off}");
+    assert!(max < fastest && fastest < off, "{max} {fastest} {off}");
+    // Frames do not depend on time or place, but the nodes around them do.
+    let near = |a: u64, b: u64| a.abs_diff(b) < 2000;
+    assert!(near(stored("1", None), fastest));
+    assert!(near(stored("off", Some("RESTIC_COMPRESSION")), off));
+    assert!(near(stored("max", Some("BACKSTAY_COMPRESSION")), max));
+}
+
+#[test]
+fn compression_and_pack_sizes_that_there_are_not_are_refused_before_anything_starts() {
+    let world = World::with_snapshot();
+    fails_with(world.command(["backup", "tree", "--compression", "hard"]), 1, &["--compression", "hard", "fastest"]);
+    fails_with(world.command(["backup", "tree", "--compression", "20"]), 1, &["--compression", "1 to 19"]);
+    fails_with(world.command(["backup", "tree", "--pack-size", "3"]), 1, &["--pack-size", "4 to 128"]);
+    let mut command = world.command(["backup", "tree"]);
+    command.env("RESTIC_PACK_SIZE", "much");
+    fails_with(command, 1, &["RESTIC_PACK_SIZE", "much"]);
+    assert_eq!(world.objects(["snapshots"]).len(), 1);
+}
