@@ -1,4 +1,8 @@
-//! What every store must do. A store's own tests call [`behaves`] with fresh, empty stores.
+//! What every store must do. A store's own tests call [`behaves`] with fresh, empty stores. Below are servers to test
+//! against.
+
+pub mod http;
+pub mod rest_server;
 
 use std::sync::Arc;
 
