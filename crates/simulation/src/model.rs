@@ -1,0 +1,158 @@
+//! What the repository must hold, kept apart from it, and the comparison of the two.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError};
+
+use backstay_core::{FileKind, Id};
+use backstay_engine::ledger::LedgerReader;
+use backstay_repository::error::Error;
+use backstay_repository::snapshot::Snapshot;
+use backstay_repository::walk::walk;
+use backstay_repository::{BlobKind, Index, Reader, Repository};
+
+use crate::host::{Expected, Shared};
+
+/// What a snapshot holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Contents by path.
+    pub files: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Folders, sorted.
+    pub folders: Vec<Vec<u8>>,
+    /// Names and lengths of files in the ledger, sorted; none if there is no ledger.
+    pub ledger: Option<Vec<(Vec<u8>, u64)>>,
+}
+
+/// Reads everything in a snapshot, byte for byte.
+///
+/// # Errors
+/// The library's: something is missing or damaged.
+pub fn read(repository: &Arc<Repository>, index: &Arc<Index>, snapshot: &Snapshot) -> Result<Contents, Error> {
+    let reader = Arc::new(Reader::new(Arc::clone(repository), Arc::clone(index)));
+    read_with(&reader, snapshot)
+}
+
+fn read_with(reader: &Arc<Reader>, snapshot: &Snapshot) -> Result<Contents, Error> {
+    let mut contents = Contents::default();
+    let mut has_ledger = false;
+    for entry in walk(reader, &snapshot.tree, false) {
+        let entry = entry.map_err(|problem| problem.error)?;
+        let internal = entry.path == b"/.backstay" || entry.path.starts_with(b"/.backstay/");
+        has_ledger |= entry.path == b"/.backstay";
+        match entry.node.kind {
+            FileKind::Directory if !internal => contents.folders.push(entry.path),
+            FileKind::File => {
+                let mut bytes = Vec::new();
+                for id in entry.node.content.iter().flatten() {
+                    bytes.extend_from_slice(&reader.blob(BlobKind::Data, id)?);
+                }
+                if !internal {
+                    contents.files.insert(entry.path, bytes);
+                }
+            }
+            _ => {}
+        }
+    }
+    contents.folders.sort();
+    if has_ledger {
+        let mut ledger = LedgerReader::open(reader, &snapshot.tree, "simulation")?;
+        let mut names = Vec::new();
+        while let Some(entry) = ledger.next_entry()? {
+            for id in &entry.content {
+                reader.blob(BlobKind::Data, id)?;
+            }
+            if entry.entry.kind == FileKind::File {
+                names.push(([b"/".as_slice(), &entry.entry.name].concat(), entry.size));
+            }
+        }
+        names.sort();
+        contents.ledger = Some(names);
+    }
+    Ok(contents)
+}
+
+impl From<&Expected> for Contents {
+    fn from(expected: &Expected) -> Self {
+        let mut folders = expected.folders.clone();
+        folders.sort();
+        // A file whose folder was not announced, because the source died or the folder failed, brings one with it.
+        for path in expected.files.keys() {
+            let folder = path.iter().rposition(|byte| *byte == b'/').map_or(&path[..0], |at| &path[..at]);
+            if !folder.is_empty() && !folders.iter().any(|have| have == folder) {
+                folders.push(folder.to_vec());
+            }
+        }
+        folders.sort();
+        let names = expected.files.iter().map(|(path, bytes)| (path.clone(), bytes.len() as u64)).collect();
+        Self { files: expected.files.clone(), folders, ledger: expected.ledger.then_some(names) }
+    }
+}
+
+/// A snapshot that is or was there.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// What it is called in the simulation: its time.
+    pub time: i64,
+    /// Its host.
+    pub host: String,
+    /// It is gone, by a deletion that was allowed.
+    pub deleted: bool,
+}
+
+/// Everything that is known of the repository without asking it.
+#[derive(Debug, Default)]
+pub struct Model {
+    /// What each backup's snapshot must hold, by its time.
+    pub expected: HashMap<i64, Shared>,
+    /// The snapshots that were ever seen or reported.
+    pub snapshots: BTreeMap<Id, Known>,
+}
+
+impl Model {
+    /// Compares every snapshot in the repository with what it must hold, and returns how many there are.
+    ///
+    /// # Errors
+    /// What is wrong, in a sentence.
+    pub fn verify(&mut self, repository: &Arc<Repository>) -> Result<usize, String> {
+        let snapshots = repository.snapshots().map_err(|error| format!("invariant 1: snapshots: {error}"))?;
+        let index = repository.load_index().map_err(|error| format!("invariant 1: index: {error}"))?;
+        let reader = Arc::new(Reader::new(Arc::clone(repository), Arc::new(index)));
+        for (id, snapshot) in &snapshots {
+            let time = snapshot.time.time().seconds;
+            let Some(expected) = self.expected.get(&time) else {
+                return Err(format!("invariant 1: snapshot {time} belongs to no backup"));
+            };
+            let expected = Contents::from(&*expected.lock().unwrap_or_else(PoisonError::into_inner));
+            let found =
+                read_with(&reader, snapshot).map_err(|error| format!("invariant 1: snapshot {time}: {error}"))?;
+            if found != expected {
+                return Err(format!("invariant 1: snapshot {time} holds {}", difference(&found, &expected)));
+            }
+            let host = snapshot.hostname.clone();
+            self.snapshots.entry(*id).or_insert(Known { time, host, deleted: false });
+        }
+        let gone =
+            self.snapshots.iter().find(|(id, known)| !known.deleted && !snapshots.iter().any(|(have, _)| have == *id));
+        match gone {
+            None => Ok(snapshots.len()),
+            Some((_, known)) => {
+                Err(format!("invariant 2: snapshot {} has vanished, and nobody was asked to", known.time))
+            }
+        }
+    }
+}
+
+fn difference(found: &Contents, expected: &Contents) -> String {
+    let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+    for (path, bytes) in &expected.files {
+        match found.files.get(path) {
+            None => return format!("no {}", text(path)),
+            Some(other) if other != bytes => return format!("other bytes in {}", text(path)),
+            Some(_) => {}
+        }
+    }
+    if let Some(path) = found.files.keys().find(|path| !expected.files.contains_key(*path)) {
+        return format!("{}, which nobody saved", text(path));
+    }
+    if found.folders == expected.folders { "another ledger".to_owned() } else { "other folders".to_owned() }
+}
