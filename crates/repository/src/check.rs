@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use backstay_core::{FileKind, Id, ObjectKind};
+use backstay_core::{FileKind, Id, ObjectKind, StoreErrorKind};
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::Error;
@@ -161,6 +161,9 @@ struct Check<'a> {
 pub fn check(repository: &Arc<Repository>, options: CheckOptions, progress: &dyn CheckProgress) -> Result<CheckReport> {
     let check = Check { repository, options, progress, report: Mutex::default(), interrupted: AtomicBool::new(false) };
     check.keys()?;
+    // Before the index: what a snapshot needs is listed when the snapshot appears, so one that a backup adds meanwhile is
+    // not taken for damaged.
+    let snapshots = repository.store().list(ObjectKind::Snapshot)?;
     if let Some((packs, marked)) = check.index()? {
         check.packs(&packs, &marked)?;
         let mut index = Index::default();
@@ -168,7 +171,7 @@ pub fn check(repository: &Arc<Repository>, options: CheckOptions, progress: &dyn
             index.insert_pack(*id, pack.blobs.clone());
         }
         let index = Arc::new(index);
-        let roots = check.snapshots()?;
+        let roots = check.snapshots(&snapshots)?;
         check.trees(&index, roots)?;
         check.read_packs(&packs)?;
     }
@@ -351,13 +354,14 @@ impl Check<'_> {
     }
 
     /// Check 10. Returns the root trees with a name for messages.
-    fn snapshots(&self) -> Result<Vec<(Id, String)>> {
-        let files = self.repository.store().list(ObjectKind::Snapshot)?;
+    fn snapshots(&self, files: &[(Id, u64)]) -> Result<Vec<(Id, String)>> {
         self.progress.stage("snapshots", files.len() as u64);
         let roots = Mutex::new(Vec::new());
-        self.each(&files, |(id, _)| match self.repository.load_snapshot(id) {
+        self.each(files, |(id, _)| match self.repository.load_snapshot(id) {
             Ok(snapshot) if snapshot.tree.is_null() => self.error(format!("snapshot {id} has no tree")),
             Ok(snapshot) => roots.lock().push((snapshot.tree, id.short())),
+            // Forgotten since it was listed.
+            Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => {}
             Err(error) => self.error(self.named(ObjectKind::Snapshot, id, &error)),
         })?;
         self.report.lock().snapshots = files.len() as u64;

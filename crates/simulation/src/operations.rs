@@ -167,7 +167,7 @@ pub fn run(work: Work, store: Arc<dyn Store>, bug: Option<Bug>) -> Result<Done, 
                 dry_run: false,
                 save_partial,
                 retry_lock: None,
-                write: WriteOptions { compression_level: 1, pack_size, threads: 1, ..WriteOptions::default() },
+                write: WriteOptions { pack_size, threads: 1, ..WriteOptions::default() },
             };
             let source: Box<dyn Source> = Box::new(HostSource::new(script, expected, ledger));
             let source = match bug {

@@ -233,8 +233,8 @@ impl World {
     fn rates(&mut self) -> FaultRates {
         let delay = if self.random.percent(60) { 1000 } else { 0 };
         match self.random.below(10) {
-            0..5 => FaultRates { delay, ..FaultRates::default() },
-            5..8 => FaultRates { delay, disappear: 600, ..FaultRates::default() },
+            0..6 => FaultRates { delay, ..FaultRates::default() },
+            6..8 => FaultRates { delay, disappear: 500, ..FaultRates::default() },
             _ => {
                 FaultRates { delay, fail_before: 200, fail_after: 200, short_read: 100, flip_byte: 100, disappear: 100 }
             }
@@ -265,7 +265,7 @@ impl World {
     /// Lets one of those that are held up go on, or kills it where it stands.
     fn resume(&mut self) -> usize {
         let at = self.random.index(self.running.len());
-        if self.random.percent(15) {
+        if self.random.percent(8) {
             self.running[at].client.faults().disappear();
             self.running[at].killed = true;
         }
@@ -286,13 +286,13 @@ impl World {
             }
             Ok(Event::Ended(_, result)) => {
                 let running = self.running.remove(at);
-                self.ended(&name, running, result)
+                self.ended(&name, &running, &result)
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(format!("{name} hangs")),
         }
     }
 
-    fn ended(&mut self, name: &str, running: Running, result: Result<Done, Trouble>) -> Result<(), String> {
+    fn ended(&mut self, name: &str, running: &Running, result: &Result<Done, Trouble>) -> Result<(), String> {
         let counts = running.client.faults().counts();
         let gone = running.client.faults().is_gone();
         let deeds = running.client.deeds();
@@ -300,7 +300,7 @@ impl World {
         self.report.kills += u64::from(gone);
         let troubled = gone || counts.failed_before + counts.failed_after + counts.short_reads + counts.flipped > 0;
         let mut line = format!("{name} ");
-        match &result {
+        match result {
             Ok(done) => {
                 self.report.operations.entry(running.work.name()).or_default().1 += 1;
                 match done {
@@ -322,7 +322,7 @@ impl World {
             }
             Err(_) => line.push_str(if gone { "was killed" } else { "failed" }),
         }
-        self.deletions(&running, &deeds)?;
+        self.deletions(running, &deeds)?;
         self.bury(&deeds.locks, &mut line)?;
         let objects = [ObjectKind::Lock, ObjectKind::Snapshot, ObjectKind::Index, ObjectKind::Pack]
             .map(|kind| self.store.list(kind).map_or(0, |list| list.len()));

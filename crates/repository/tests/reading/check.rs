@@ -3,9 +3,16 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use std::sync::{Arc, Mutex};
+
 use backstay_core::{Id, ObjectKind};
 use backstay_repository::check::{CheckOptions, CheckReport, ReadData, check};
-use backstay_repository::{BlobKind, index::encode_index_file};
+use backstay_repository::keyfile::KdfParams;
+use backstay_repository::{
+    BlobKind, Index, InitOptions, Repository, Snapshot, WriteOptions, Writer, index::encode_index_file,
+};
+use backstay_stores::MemoryStore;
+use backstay_stores::faults::{Call, Fault, FaultStore, Moment, Watch, points::AFTER_INDEX_LIST};
 
 use crate::fixture::{Fixture, flip, name_of, restic};
 
@@ -148,4 +155,34 @@ fn what_we_call_sound_restic_calls_sound() {
     let fixture = Fixture::new();
     assert!(run(&fixture, ReadData::All).errors.is_empty());
     restic(&fixture.store(), &["check", "--read-data"]);
+}
+
+/// Writes a snapshot when a call is held up.
+#[derive(Debug)]
+struct Backup(Mutex<Option<Arc<Repository>>>);
+
+fn write_snapshot(repository: &Arc<Repository>) {
+    let writer = Writer::new(Arc::clone(repository), Arc::new(Index::default()), WriteOptions::default()).unwrap();
+    let tree = writer.save_tree(&[]).unwrap();
+    writer.finish().unwrap();
+    repository.save_snapshot(&Snapshot { tree, ..Snapshot::default() }).unwrap();
+}
+
+impl Watch for Backup {
+    fn delayed(&self, _call: &Call, _moment: Moment) {
+        write_snapshot(&self.0.lock().unwrap().take().unwrap());
+    }
+}
+
+#[test]
+fn a_backup_that_ends_while_a_check_runs_is_not_taken_for_damage() {
+    let inner = Arc::new(MemoryStore::default());
+    let options = InitOptions { kdf: KdfParams { log_n: 2, r: 1, p: 1 }, ..InitOptions::default() };
+    let other = Arc::new(Repository::init(inner.clone(), b"x", options).unwrap());
+    let store = FaultStore::new(inner).watched_by(Arc::new(Backup(Mutex::new(Some(Arc::clone(&other))))));
+    store.arm(AFTER_INDEX_LIST, 1, Fault::Delay);
+    let repository = Arc::new(Repository::open(Arc::new(store), b"x").unwrap());
+    let report = check(&repository, CheckOptions::default(), &()).unwrap();
+    assert_eq!(other.snapshots().unwrap().len(), 1, "the backup ended while the check ran");
+    assert_eq!(report.errors, Vec::<String>::new());
 }
