@@ -59,6 +59,9 @@ pub enum Error {
     /// Someone else holds a lock that does not go together with ours.
     #[error("{0}")]
     Locked(Box<crate::lock::Conflict>),
+    /// The second step of a prune could not have the repository for itself.
+    #[error("{0}. What was prepared is kept: running \"backstay prune\" again finishes it")]
+    NotCommitted(Box<crate::lock::Conflict>),
     /// Our own lock could not be refreshed in time: others may take it for abandoned.
     #[error("the lock on the repository was lost: {0}. Nothing more is written")]
     LockLost(String),

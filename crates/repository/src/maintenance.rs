@@ -4,7 +4,9 @@
 //! then the deletion of old index files, last the deletion of old objects. Killed at any point, it leaves at worst objects
 //! that nobody needs. Whoever calls holds the lock that the operation names.
 
+pub mod forget;
 pub mod pack_header;
+pub mod prune;
 pub mod replace_index;
 pub mod used;
 

@@ -179,7 +179,7 @@ pub fn collect(
         return Ok(());
     }
     progress.stage("trees", 0);
-    let threads = reader.repository().store().calls_at_once().clamp(2, 64);
+    let threads = reader.repository().store().calls_at_once().clamp(1, 64);
     on_threads(threads, || {
         loop {
             let task = {

@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used)] // the lint's own exception for tests leaves out their helpers
 
 mod parts;
+mod prune;
 mod support;
