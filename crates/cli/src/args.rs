@@ -56,6 +56,13 @@ pub struct GlobalOptions {
     /// The key to try first [env: BACKSTAY_KEY_HINT, else RESTIC_KEY_HINT]
     #[arg(long, global = true, value_name = "ID")]
     pub key_hint: Option<String>,
+    /// The folder for local copies of the index [env: BACKSTAY_CACHE_DIR] [default: backstay in XDG_CACHE_HOME or
+    /// ~/.cache]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// Neither use nor keep a local copy of the index
+    #[arg(long, global = true, conflicts_with = "cache_dir")]
+    pub no_cache: bool,
     /// Take no lock (reading commands only)
     #[arg(long, global = true)]
     pub no_lock: bool,

@@ -2,6 +2,7 @@
 //! the libraries and prints what comes back.
 
 pub mod args;
+pub mod cache;
 pub mod commands;
 pub mod estimate;
 pub mod failure;

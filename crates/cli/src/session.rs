@@ -9,6 +9,7 @@ use backstay_repository::repository::{OpenOptions, Repository};
 use backstay_stores::LocalStore;
 
 use crate::args::GlobalOptions;
+use crate::cache::index_cache;
 use crate::failure::{Failure, chain};
 use crate::output::Output;
 use crate::{location, password, signals};
@@ -56,11 +57,9 @@ impl Session {
         }
         let password = password::password(&self.global, false)?;
         let key_hint = self.key_hint()?;
-        Ok(Arc::new(Repository::open_with(
-            store,
-            password.bytes(),
-            &OpenOptions { key_hint, ..OpenOptions::default() },
-        )?))
+        let cache = index_cache(&self.global, &self.output);
+        let options = OpenOptions { key_hint, cache, ..OpenOptions::default() };
+        Ok(Arc::new(Repository::open_with(store, password.bytes(), &options)?))
     }
 
     /// Opens the repository for a command that only reads, with a shared lock unless `--no-lock` was given.

@@ -1,5 +1,6 @@
 //! An open repository: its store, its key, and the objects that are files of their own.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,12 +14,15 @@ use crate::crypto::MasterKey;
 use crate::error::Error;
 use crate::gotext::to_json;
 use crate::index::{Index, IndexFile, decode_index_file};
+use crate::index_cache::{Cached, IndexCache};
 use crate::keyfile::{self, KdfParams, KeyError, KeyOrigin};
 use crate::lock::{Lock, LockInfo, LockTimes, host_name, user_name};
 use crate::snapshot::{Snapshot, SnapshotFilter, now};
 
 /// Key files that are tried with a password at the most.
 const MAX_KEYS: usize = 20;
+/// How often the index files are listed at the most, when some of them vanish before they were read.
+const LISTINGS: usize = 5;
 /// Files that are loaded at the same time.
 const LOADERS: usize = 8;
 
@@ -38,6 +42,8 @@ pub struct OpenOptions {
     pub key_hint: Option<String>,
     /// How its locks are kept.
     pub lock_times: LockTimes,
+    /// Where a local copy of the index is kept; none: the index is always read from the store.
+    pub cache: Option<IndexCache>,
 }
 
 /// The snapshots of a repository, as far as they can be read.
@@ -58,6 +64,7 @@ pub struct Repository {
     config: Config,
     chunker: ChunkerParams,
     lock_times: LockTimes,
+    cache: Option<IndexCache>,
 }
 
 impl Repository {
@@ -93,7 +100,7 @@ impl Repository {
             }
         })?;
         let chunker = config.chunker(&key);
-        Ok(Self { store, key, key_id, config, chunker, lock_times: LockTimes::default() })
+        Ok(Self { store, key, key_id, config, chunker, lock_times: LockTimes::default(), cache: None })
     }
 
     /// Opens a repository with a password.
@@ -118,7 +125,8 @@ impl Repository {
         let json = key.open(&sealed).map_err(|error| Error::damaged(ObjectKind::Config, &Id::default(), error))?;
         let config = Config::decode(&json)?;
         let chunker = config.chunker(&key);
-        Ok(Self { store, key, key_id, config, chunker, lock_times: options.lock_times })
+        let cache = options.cache.clone();
+        Ok(Self { store, key, key_id, config, chunker, lock_times: options.lock_times, cache })
     }
 
     /// Where its objects live.
@@ -195,14 +203,34 @@ impl Repository {
         Ok(id)
     }
 
-    /// Reads all index files.
+    /// Reads all index files, or takes them from the cache where one was named.
     ///
     /// # Errors
     /// [`Error::Damaged`] with the name of the file; [`Error::Store`].
     pub fn load_index(&self) -> Result<Index, Error> {
-        let files = self.store.list(ObjectKind::Index)?.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
-        let mut index = Index::default();
-        self.load_all(&files, |id| self.load_index_file(id), |_, file| index.insert_file(file))?;
+        let mut attempt = 1;
+        loop {
+            match self.load_listed_index() {
+                // An index file that goes while it is to be read was replaced by a new one.
+                Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound && attempt < LISTINGS => {
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn load_listed_index(&self) -> Result<Index, Error> {
+        let listed: Vec<Id> = self.store.list(ObjectKind::Index)?.into_iter().map(|(id, _)| id).collect();
+        let live: HashSet<Id> = listed.iter().copied().collect();
+        let cached = self.cache.as_ref().map(|cache| cache.read(&self.config.id, &self.key, &live));
+        let Cached { mut index, state } = cached.unwrap_or_default();
+        let known: HashSet<Id> = index.file_ids().collect();
+        let missing: Vec<Id> = listed.into_iter().filter(|id| !known.contains(id)).collect();
+        self.load_all(&missing, |id| self.load_index_file(id), |id, file| index.insert_file(id, file))?;
+        if let Some(cache) = &self.cache {
+            cache.write(&self.config.id, &self.key, &state, &index);
+        }
         Ok(index)
     }
 

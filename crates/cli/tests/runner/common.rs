@@ -81,6 +81,7 @@ impl World {
         }
         command.current_dir(self.folder.path());
         command.env("HOME", self.path("home")).env("XDG_STATE_HOME", self.path("state"));
+        command.env_remove("XDG_CACHE_HOME");
         command
     }
 

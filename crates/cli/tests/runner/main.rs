@@ -5,6 +5,7 @@
 mod common;
 
 mod test_backup;
+mod test_cache;
 mod test_check;
 mod test_completions;
 mod test_diff;
