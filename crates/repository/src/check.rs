@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::error::Error;
 use crate::index::Index;
 use crate::pack::{BlobKind, PackBlob, decode_header, header_len, pack_size};
-use crate::reader::{Reader, Result, decode_blob};
+use crate::reader::{Reader, Result, decode_blob, reading_threads};
 use crate::repository::Repository;
 use crate::tree::Node;
 use crate::walk::join;
@@ -81,7 +81,7 @@ impl FromStr for ReadData {
 pub struct CheckOptions {
     /// Which packs to read whole.
     pub read_data: ReadData,
-    /// Number of threads; none: one per processor, at least two.
+    /// Number of threads; none: one per processor, at least two, and more where each call waits for a network.
     pub threads: Option<usize>,
 }
 
@@ -214,8 +214,7 @@ impl Check<'_> {
     }
 
     fn on_all_threads(&self, work: impl Fn() + Sync) -> Result<()> {
-        let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        let count = self.options.threads.unwrap_or(processors.clamp(2, 16)).max(1);
+        let count = self.options.threads.unwrap_or_else(|| reading_threads(&**self.repository.store())).max(1);
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..count).map(|_| scope.spawn(&work)).collect();
             threads.into_iter().try_for_each(|thread| {
@@ -442,7 +441,9 @@ impl Check<'_> {
             return Ok(());
         }
         self.progress.stage("read packs", chosen.len() as u64);
+        let room = Room { free: Mutex::new(AT_ONCE), freed: Condvar::new() };
         self.each(&chosen, |(id, pack)| {
+            let _held = room.take(pack.size);
             // A second look tells a bad disk from a bad moment.
             let result = self.read_pack(id, pack).or_else(|_| self.read_pack(id, pack));
             let mut report = self.report.lock();
@@ -519,6 +520,40 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Bytes of packs in memory at once, however many threads read: a pack alone may be larger.
+const AT_ONCE: u64 = 128 << 20;
+
+/// Room for packs in memory.
+struct Room {
+    free: Mutex<u64>,
+    freed: Condvar,
+}
+
+struct Held<'a> {
+    room: &'a Room,
+    bytes: u64,
+}
+
+impl Room {
+    /// Waits until there is room for `bytes` bytes, at most for all that there is.
+    fn take(&self, bytes: u64) -> Held<'_> {
+        let bytes = bytes.min(AT_ONCE);
+        let mut free = self.free.lock();
+        while *free < bytes {
+            self.freed.wait(&mut free);
+        }
+        *free -= bytes;
+        Held { room: self, bytes }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        *self.room.free.lock() += self.bytes;
+        self.room.freed.notify_all();
     }
 }
 

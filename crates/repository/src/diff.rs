@@ -8,8 +8,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::pack::BlobKind;
-use crate::reader::Reader;
-use crate::reader::Result;
+use crate::reader::{Reader, Result, Upcoming};
 use crate::tree::Node;
 use crate::walk::{INTERNAL, join};
 
@@ -115,6 +114,13 @@ fn sorted(reader: &Reader, id: &Id) -> Result<Vec<Node>> {
     Ok(nodes)
 }
 
+/// The subtrees of two sorted directories in the order in which a comparison visits them.
+fn both_subtrees(old: &[Node], new: &[Node]) -> Upcoming {
+    let mut nodes: Vec<&Node> = old.iter().chain(new).filter(|node| node.subtree.is_some()).collect();
+    nodes.sort_by(|left, right| left.name.cmp(&right.name));
+    Upcoming::new(nodes.iter().filter_map(|node| node.subtree).collect())
+}
+
 fn subtree(node: &Node, path: &[u8]) -> Result<Id> {
     node.subtree.ok_or_else(|| Error::Other(format!("directory {:?} has no tree", String::from_utf8_lossy(path))))
 }
@@ -146,9 +152,13 @@ impl Comparison<'_> {
     }
 
     fn trees(&mut self, directory: &[u8], before: &Id, after: &Id) -> Result<()> {
-        let mut old = sorted(self.reader, before)?.into_iter().peekable();
-        let mut new = sorted(self.reader, after)?.into_iter().peekable();
+        self.reader.prefetch(BlobKind::Tree, [after]);
+        let (old, new) = (sorted(self.reader, before)?, sorted(self.reader, after)?);
+        let mut upcoming = both_subtrees(&old, &new);
+        let mut visited = 0;
+        let (mut old, mut new) = (old.into_iter().peekable(), new.into_iter().peekable());
         loop {
+            upcoming.visit(self.reader, visited);
             let order = match (old.peek(), new.peek()) {
                 (None, None) => return Ok(()),
                 (Some(_), None) => Ordering::Less,
@@ -159,6 +169,7 @@ impl Comparison<'_> {
             let come = if order == Ordering::Less { None } else { new.next() };
             let gone = gone.filter(|node| !self.hidden(directory, node));
             let come = come.filter(|node| !self.hidden(directory, node));
+            visited += gone.iter().chain(&come).filter(|node| node.subtree.is_some()).count();
             match (gone, come) {
                 (Some(gone), Some(come)) => self.pair(directory, &gone, &come)?,
                 (Some(gone), None) => self.one_sided(directory, &gone, false)?,
@@ -211,7 +222,14 @@ impl Comparison<'_> {
     }
 
     fn contents(&mut self, path: &[u8], directory: &Node, added: bool) -> Result<()> {
-        for node in sorted(self.reader, &subtree(directory, path)?)? {
+        let nodes = sorted(self.reader, &subtree(directory, path)?)?;
+        let mut upcoming = Upcoming::new(nodes.iter().filter_map(|node| node.subtree).collect());
+        let mut visited = 0;
+        for node in nodes {
+            if node.subtree.is_some() {
+                upcoming.visit(self.reader, visited);
+                visited += 1;
+            }
             self.one_sided(path, &node, added)?;
         }
         Ok(())
@@ -222,8 +240,13 @@ impl Comparison<'_> {
         if !self.common.insert((BlobKind::Tree, tree)) {
             return Ok(());
         }
-        for node in self.reader.tree_once(&tree)?.nodes {
+        let nodes = self.reader.tree_once(&tree)?.nodes;
+        let mut upcoming = Upcoming::new(nodes.iter().filter_map(|node| node.subtree).collect());
+        let mut visited = 0;
+        for node in nodes {
             if node.kind == FileKind::Directory {
+                upcoming.visit(self.reader, visited);
+                visited += 1;
                 let path = join(path, &node.name);
                 self.collect(&path, subtree(&node, &path)?)?;
             } else {

@@ -1,14 +1,26 @@
 //! Random access to one file of a snapshot: reads load the blobs they touch, never the whole file.
+//!
+//! Reads that follow each other are noticed, and what comes next is loaded by other threads meanwhile; reads here and
+//! there load nothing beside what they touch.
 
 use std::sync::Arc;
 
 use backstay_core::{FileKind, Id};
+use parking_lot::Mutex;
 
 use crate::error::Error;
 use crate::pack::BlobKind;
-use crate::reader::Reader;
-use crate::reader::Result;
+use crate::reader::{OrderedBlobs, Reader, Result};
 use crate::tree::Node;
+
+/// Bytes that [`OpenFile::copy_to`] loads ahead.
+const COPY_AHEAD: u64 = 32 << 20;
+/// Blobs that it announces at a time.
+const COPY_BLOBS: usize = 4096;
+/// A read that starts this near to the end of the last one follows it: several threads may read one file in turns.
+const NEAR: u64 = 1 << 20;
+/// From so many reads in a row on, those to come are expected.
+const IN_A_ROW: u32 = 2;
 
 /// A file of a snapshot, opened for reading at any place. Shared by all threads; blobs are kept in the reader's cache.
 #[derive(Debug)]
@@ -17,6 +29,18 @@ pub struct OpenFile {
     content: Vec<Id>,
     /// Where each blob ends in the file, in bytes: rising.
     ends: Vec<u64>,
+    sequence: Mutex<Sequence>,
+}
+
+/// How the reads follow each other.
+#[derive(Debug, Default)]
+struct Sequence {
+    /// Where the last read ended, in bytes.
+    end: u64,
+    /// How many reads followed each other.
+    reads: u32,
+    /// The first blob that was not asked for beforehand.
+    hinted: usize,
 }
 
 impl OpenFile {
@@ -38,7 +62,7 @@ impl OpenFile {
             end += reader.blob_length(BlobKind::Data, id)?;
             ends.push(end);
         }
-        Ok(Self { reader, content, ends })
+        Ok(Self { reader, content, ends, sequence: Mutex::default() })
     }
 
     /// The length in bytes: the sum of the blobs, whatever the node's `size` says.
@@ -55,6 +79,7 @@ impl OpenFile {
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let mut done = 0;
         let mut number = self.ends.partition_point(|end| *end <= offset);
+        self.look_ahead(number, offset, buffer.len() as u64);
         while done < buffer.len() && number < self.content.len() {
             let start = if number == 0 { 0 } else { self.ends[number - 1] };
             let blob = self.reader.blob(BlobKind::Data, &self.content[number])?;
@@ -80,10 +105,46 @@ impl OpenFile {
     /// # Errors
     /// A blob could not be read, or `out` failed.
     pub fn copy_to(&self, out: &mut dyn std::io::Write) -> Result<u64> {
-        for id in &self.content {
-            let blob = self.reader.load(BlobKind::Data, id)?;
-            out.write_all(&blob).map_err(|error| Error::Other(format!("the output failed: {error}")))?;
+        let mut blobs = OrderedBlobs::new(&self.reader, COPY_AHEAD);
+        for ids in self.content.chunks(COPY_BLOBS) {
+            blobs.announce(BlobKind::Data, ids);
+            // The last ones wait until more are announced: no thread shall stand still in between.
+            while blobs.waiting() > COPY_BLOBS / 2
+                && let Some(blob) = blobs.take()
+            {
+                write(out, &blob?)?;
+            }
+        }
+        while let Some(blob) = blobs.take() {
+            write(out, &blob?)?;
         }
         Ok(self.size())
     }
+
+    /// Has other threads load what a read of `length` bytes at `offset` touches behind its first blob `number`, and what
+    /// is expected after it.
+    fn look_ahead(&self, number: usize, offset: u64, length: u64) {
+        let end = offset.saturating_add(length);
+        let mut sequence = self.sequence.lock();
+        if offset.abs_diff(sequence.end) <= NEAR && offset > 0 {
+            sequence.reads = sequence.reads.saturating_add(1);
+        } else {
+            (sequence.reads, sequence.hinted) = (0, 0);
+        }
+        sequence.end = end;
+        let room = self.reader.prefetch_bytes();
+        let until = if sequence.reads >= IN_A_ROW { end + room } else { end.min(offset + room) };
+        let first = sequence.hinted.max(number + 1).min(self.content.len());
+        // The last blob that starts before `until`.
+        let last = (self.ends.partition_point(|end| *end < until) + 1).min(self.content.len());
+        if first < last {
+            sequence.hinted = last;
+            drop(sequence);
+            self.reader.prefetch(BlobKind::Data, &self.content[first..last]);
+        }
+    }
+}
+
+fn write(out: &mut dyn std::io::Write, blob: &[u8]) -> Result<()> {
+    out.write_all(blob).map_err(|error| Error::Other(format!("the output failed: {error}")))
 }

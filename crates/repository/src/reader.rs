@@ -2,14 +2,23 @@
 //! with its id before anybody sees it.
 //!
 //! A small cache keeps the blobs that were asked for last; several threads that ask for the same blob at once load it once.
+//! What will be wanted soon can be named beforehand ([`Reader::prefetch`], [`OrderedBlobs`]): then several threads load it.
 
-use std::collections::HashSet;
+mod ahead;
+mod cache;
+mod ordered;
+mod tree_packs;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use backstay_core::{FileKind, Id, ObjectKind};
-use hashbrown::HashMap;
-use parking_lot::{Condvar, Mutex};
+use backstay_core::{FileKind, Id, ObjectKind, Store};
+
+pub use ordered::OrderedBlobs;
+
+use ahead::Ahead;
+use cache::Cache;
+use tree_packs::TreePacks;
 
 use crate::container::decompress_into;
 use crate::crypto::{MasterKey, OVERHEAD};
@@ -18,6 +27,11 @@ use crate::index::{Index, Location};
 use crate::pack::BlobKind;
 use crate::repository::Repository;
 use crate::tree::{Node, Tree};
+
+/// A store that likes no more calls at once than this answers as fast as it is asked.
+const NEAR: usize = 8;
+/// Calls at once at the most.
+const FAR: usize = 64;
 
 /// What the reading modules return.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
@@ -60,17 +74,74 @@ pub(crate) fn blob_error(kind: BlobKind, id: &Id, location: &Location, reason: i
     Error::DamagedBlob { kind, id: *id, pack: location.pack, reason: reason.into() }
 }
 
-/// Reads blobs of one repository by its index. Shared by all threads.
+/// How many threads compute: one per processor, at least two.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 16)
+}
+
+/// How many threads read from `store` with profit: one per processor, and more where each call waits for a network.
+pub(crate) fn reading_threads(store: &dyn Store) -> usize {
+    let calls = store.calls_at_once();
+    if calls > NEAR { calls.clamp(processors(), FAR) } else { processors() }
+}
+
+/// Reads blobs of one repository by its index. Clones share everything; all threads may use it.
+#[derive(Clone)]
 pub struct Reader {
+    shared: Arc<Shared>,
+}
+
+type Key = (BlobKind, Id);
+
+struct Shared {
     repository: Arc<Repository>,
     index: Arc<Index>,
-    cache: Mutex<Cache>,
-    loaded: Condvar,
+    cache: Cache<Key>,
+    trees: TreePacks,
+    ahead: Arc<Ahead>,
+    threads: usize,
 }
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader").field("blobs", &self.index.len()).finish_non_exhaustive()
+        f.debug_struct("Reader").field("blobs", &self.index().len()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Loads a blob past the cache. Where several packs hold it, any whole copy will do.
+    fn load(&self, kind: BlobKind, id: &Id) -> Result<Vec<u8>> {
+        let mut first = None;
+        for location in self.index.get_all(kind, id) {
+            match self.load_at(kind, id, &location) {
+                Ok(plain) => return Ok(plain),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or(Error::BlobMissing { kind, id: *id }))
+    }
+
+    fn load_at(&self, kind: BlobKind, id: &Id, location: &Location) -> Result<Vec<u8>> {
+        let store = &**self.repository.store();
+        let decode = |envelope: &[u8]| {
+            let (mut scratch, mut plain) = (Vec::new(), Vec::new());
+            decode_blob(self.repository.key(), envelope, location.uncompressed, id, &mut scratch, &mut plain)
+                .map(|()| plain)
+        };
+        let decoded = match kind {
+            BlobKind::Tree => self.trees.envelope(store, &self.index, location, decode),
+            BlobKind::Data => {
+                let start = u64::from(location.offset);
+                let range = start..start + u64::from(location.length);
+                store.get(ObjectKind::Pack, &location.pack, Some(range)).map(|envelope| decode(&envelope))
+            }
+        };
+        let decoded = decoded.unwrap_or_else(|error| Err(error.to_string()));
+        decoded.map_err(|reason| blob_error(kind, id, location, reason))
+    }
+
+    fn blob(&self, key: Key) -> Result<Arc<Vec<u8>>> {
+        self.cache.get_or_load(key, || self.load(key.0, &key.1))
     }
 }
 
@@ -84,19 +155,21 @@ impl Reader {
     /// A reader whose cache holds `bytes` bytes of plain blobs.
     #[must_use]
     pub fn with_cache(repository: Arc<Repository>, index: Arc<Index>, bytes: usize) -> Self {
-        Self { repository, index, cache: Mutex::new(Cache::new(bytes)), loaded: Condvar::new() }
+        let threads = reading_threads(&**repository.store());
+        let (cache, trees, ahead) = (Cache::new(bytes), TreePacks::new(), Arc::default());
+        Self { shared: Arc::new(Shared { repository, index, cache, trees, ahead, threads }) }
     }
 
     /// The repository that is read.
     #[must_use]
     pub fn repository(&self) -> &Arc<Repository> {
-        &self.repository
+        &self.shared.repository
     }
 
     /// The index that says where blobs are.
     #[must_use]
     pub fn index(&self) -> &Arc<Index> {
-        &self.index
+        &self.shared.index
     }
 
     /// Where a blob is stored.
@@ -104,7 +177,7 @@ impl Reader {
     /// # Errors
     /// [`Error::BlobMissing`].
     pub fn locate(&self, kind: BlobKind, id: &Id) -> Result<Location> {
-        self.index.get(kind, id).ok_or(Error::BlobMissing { kind, id: *id })
+        self.shared.index.get(kind, id).ok_or(Error::BlobMissing { kind, id: *id })
     }
 
     /// The length of a blob's plain content in bytes.
@@ -120,29 +193,7 @@ impl Reader {
     /// # Errors
     /// [`Error::BlobMissing`], or [`Error::DamagedBlob`] naming pack and blob (also where the store failed).
     pub fn load(&self, kind: BlobKind, id: &Id) -> Result<Vec<u8>> {
-        let mut first = None;
-        for location in self.index.get_all(kind, id) {
-            match self.load_at(kind, id, &location) {
-                Ok(plain) => return Ok(plain),
-                Err(error) => first = first.or(Some(error)),
-            }
-        }
-        Err(first.unwrap_or(Error::BlobMissing { kind, id: *id }))
-    }
-
-    fn load_at(&self, kind: BlobKind, id: &Id, location: &Location) -> Result<Vec<u8>> {
-        let start = u64::from(location.offset);
-        let range = start..start + u64::from(location.length);
-        let damaged = |reason| blob_error(kind, id, location, reason);
-        let envelope = self
-            .repository
-            .store()
-            .get(ObjectKind::Pack, &location.pack, Some(range))
-            .map_err(|error| damaged(error.to_string()))?;
-        let (mut scratch, mut plain) = (Vec::new(), Vec::new());
-        decode_blob(self.repository.key(), &envelope, location.uncompressed, id, &mut scratch, &mut plain)
-            .map_err(damaged)?;
-        Ok(plain)
+        self.shared.load(kind, id)
     }
 
     /// Loads a blob, or takes it from the cache.
@@ -150,28 +201,23 @@ impl Reader {
     /// # Errors
     /// As [`Reader::load`].
     pub fn blob(&self, kind: BlobKind, id: &Id) -> Result<Arc<Vec<u8>>> {
-        let key = (kind, *id);
-        {
-            let mut cache = self.cache.lock();
-            loop {
-                if let Some(found) = cache.get(&key) {
-                    return Ok(found);
-                }
-                if cache.loading.insert(key) {
-                    break;
-                }
-                self.loaded.wait(&mut cache);
-            }
+        self.shared.blob((kind, *id))
+    }
+
+    /// Says which blobs will be asked for soon, in their order: other threads load them into the cache. Nobody has to
+    /// know that they are there.
+    pub fn prefetch<'a>(&self, kind: BlobKind, ids: impl IntoIterator<Item = &'a Id>) {
+        let shared = &self.shared;
+        let mut keys = ids.into_iter().map(|id| (kind, *id)).filter(|key| !shared.cache.knows(key)).peekable();
+        if keys.peek().is_some() {
+            Ahead::add(shared, keys);
         }
-        let result = self.load(kind, id).map(Arc::new);
-        let mut cache = self.cache.lock();
-        cache.loading.remove(&key);
-        if let Ok(plain) = &result {
-            cache.put(key, plain);
-        }
-        drop(cache);
-        self.loaded.notify_all();
-        result
+    }
+
+    /// How many bytes of blobs may be asked for beforehand without driving each other out of the cache.
+    #[must_use]
+    pub fn prefetch_bytes(&self) -> u64 {
+        self.shared.cache.limit() as u64 / 4
     }
 
     /// Loads and decodes a tree.
@@ -183,13 +229,15 @@ impl Reader {
         self.decode_tree(id, &json)
     }
 
-    /// Loads and decodes a tree that nobody will ask for again: the cache keeps what it has.
+    /// Loads and decodes a tree that nobody will ask for again: the cache keeps what it has, less this tree.
     ///
     /// # Errors
     /// As [`Reader::tree`].
     pub fn tree_once(&self, id: &Id) -> Result<Tree> {
-        let json = self.load(BlobKind::Tree, id)?;
-        self.decode_tree(id, &json)
+        match self.shared.cache.take(&(BlobKind::Tree, *id)) {
+            Some(json) => self.decode_tree(id, &json),
+            None => self.decode_tree(id, &self.load(BlobKind::Tree, id)?),
+        }
     }
 
     fn decode_tree(&self, id: &Id, json: &[u8]) -> Result<Tree> {
@@ -238,74 +286,28 @@ impl Reader {
     }
 }
 
-type Key = (BlobKind, Id);
-
-/// What was used last, up to a number of bytes. Old entries leave by the time stamp of their last use.
-struct Cache {
-    entries: HashMap<Key, (Arc<Vec<u8>>, u64)>,
-    by_use: std::collections::BTreeMap<u64, Key>,
-    loading: HashSet<Key>,
-    bytes: usize,
-    limit: usize,
-    clock: u64,
+/// Trees that are visited one after the other: those ahead are prefetched, a few at a time.
+#[derive(Default)]
+pub(crate) struct Upcoming {
+    trees: Vec<Id>,
+    hinted: usize,
 }
 
-impl Cache {
-    fn new(limit: usize) -> Self {
-        Self {
-            entries: HashMap::new(),
-            by_use: std::collections::BTreeMap::new(),
-            loading: HashSet::new(),
-            bytes: 0,
-            limit,
-            clock: 0,
-        }
+impl Upcoming {
+    /// How many trees ahead.
+    const AHEAD: usize = 32;
+
+    pub(crate) fn new(trees: Vec<Id>) -> Self {
+        Self { trees, hinted: 0 }
     }
 
-    fn get(&mut self, key: &Key) -> Option<Arc<Vec<u8>>> {
-        let (plain, used) = self.entries.get_mut(key)?;
-        self.by_use.remove(used);
-        self.clock += 1;
-        *used = self.clock;
-        self.by_use.insert(self.clock, *key);
-        Some(plain.clone())
-    }
-
-    fn put(&mut self, key: Key, plain: &Arc<Vec<u8>>) {
-        // One blob must not throw out everything else.
-        if plain.len() > self.limit / 2 || self.entries.contains_key(&key) {
-            return;
+    /// The walk is about to visit the tree with this number, counted from 0.
+    pub(crate) fn visit(&mut self, reader: &Reader, number: usize) {
+        let until = self.trees.len().min(number + 1 + Self::AHEAD);
+        // Not one by one: half as many must be missing.
+        if self.hinted < until && (self.hinted <= number + Self::AHEAD / 2 || until == self.trees.len()) {
+            reader.prefetch(BlobKind::Tree, &self.trees[self.hinted.max(number + 1).min(until)..until]);
+            self.hinted = until;
         }
-        self.clock += 1;
-        self.bytes += plain.len();
-        self.entries.insert(key, (plain.clone(), self.clock));
-        self.by_use.insert(self.clock, key);
-        while self.bytes > self.limit
-            && let Some((_, oldest)) = self.by_use.pop_first()
-        {
-            if let Some((gone, _)) = self.entries.remove(&oldest) {
-                self.bytes -= gone.len();
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cache_keeps_what_was_used_last_and_stays_within_its_limit() {
-        let mut cache = Cache::new(100);
-        let key = |n: u8| (BlobKind::Data, Id([n; 32]));
-        for n in 0..3 {
-            cache.put(key(n), &Arc::new(vec![n; 40]));
-            assert!(cache.get(&key(0)).is_some());
-        }
-        assert!(cache.get(&key(1)).is_none());
-        assert!(cache.get(&key(2)).is_some());
-        assert_eq!(cache.bytes, 80);
-        cache.put(key(9), &Arc::new(vec![0; 51]));
-        assert!(cache.get(&key(9)).is_none());
     }
 }

@@ -18,14 +18,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use backstay_core::{FileKind, Id};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::pattern::Patterns;
-use crate::reader::Reader;
-use crate::reader::Result;
+use crate::reader::{Reader, Result, processors, reading_threads};
 
 /// What happens to a name that exists in the target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +74,8 @@ pub struct RestoreOptions {
     pub dry_run: bool,
     /// Leave out `/.backstay` of a snapshot's root.
     pub skip_internal: bool,
-    /// Number of threads; none: one per processor, at least two.
+    /// Number of threads that compute and write; none: one per processor, at least two. More of them read where each call
+    /// waits for a network.
     pub threads: Option<usize>,
 }
 
@@ -276,21 +276,70 @@ impl Run<'_> {
         self.progress.item(action, path, size);
     }
 
-    fn threads(&self) -> usize {
-        let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        self.options.threads.unwrap_or(processors.clamp(2, 16)).max(1)
+    /// How many threads compute and write.
+    fn workers(&self) -> usize {
+        self.options.threads.unwrap_or_else(processors).max(1)
+    }
+
+    /// How many threads read from the store.
+    fn readers(&self) -> usize {
+        self.workers().max(reading_threads(&**self.reader.repository().store()))
     }
 
     /// Runs `work` on every thread and waits for all of them. A thread that panicked stops the restore.
-    fn on_all_threads(&self, work: impl Fn() + Sync) {
+    fn on_threads(&self, count: usize, work: impl Fn() + Sync) {
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..self.threads()).map(|_| scope.spawn(&work)).collect();
+            let threads: Vec<_> = (0..count).map(|_| scope.spawn(&work)).collect();
             for thread in threads {
                 if thread.join().is_err() {
                     self.stop("a thread of the restore failed; this is a defect of Backstay".to_owned());
                 }
             }
         });
+    }
+}
+
+/// What a thread needs while it computes and writes: buffers and open directories. There are as many as threads may do
+/// that at once; the others read from the store meanwhile, or wait.
+struct Benches<T> {
+    free: Mutex<Vec<T>>,
+    freed: Condvar,
+}
+
+impl<T> Benches<T> {
+    fn new(count: usize, make: impl Fn() -> T) -> Self {
+        Self { free: Mutex::new((0..count).map(|_| make()).collect()), freed: Condvar::new() }
+    }
+
+    /// Waits for a free one.
+    fn take(&self) -> Bench<'_, T> {
+        let mut free = self.free.lock();
+        loop {
+            if let Some(bench) = free.pop() {
+                return Bench { benches: self, bench: Some(bench) };
+            }
+            self.freed.wait(&mut free);
+        }
+    }
+}
+
+/// A bench in use.
+struct Bench<'a, T> {
+    benches: &'a Benches<T>,
+    bench: Option<T>,
+}
+
+impl<T> Bench<'_, T> {
+    fn work<R>(&mut self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
+        self.bench.as_mut().map(work)
+    }
+}
+
+impl<T> Drop for Bench<'_, T> {
+    /// Also after a panic: others wait for it.
+    fn drop(&mut self) {
+        self.benches.free.lock().extend(self.bench.take());
+        self.benches.freed.notify_one();
     }
 }
 

@@ -140,7 +140,11 @@ fn raw_data(reader: &Reader, roots: &[Id], report: &mut StatsReport) -> Result<(
         if !used.insert((BlobKind::Tree, tree)) {
             continue;
         }
-        for node in reader.tree_once(&tree)?.nodes {
+        let nodes = reader.tree_once(&tree)?.nodes;
+        // The last one comes next.
+        let new = nodes.iter().rev().filter_map(|node| node.subtree.as_ref());
+        reader.prefetch(BlobKind::Tree, new.filter(|tree| !used.contains(&(BlobKind::Tree, **tree))).take(32));
+        for node in nodes {
             match node.kind {
                 FileKind::Directory => waiting.extend(node.subtree),
                 FileKind::File => used.extend(node.content.iter().flatten().map(|id| (BlobKind::Data, *id))),

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::gotext::write_time;
-use crate::reader::Reader;
+use crate::reader::{Reader, Upcoming};
 use crate::tree::Node;
 
 /// The folder at a snapshot's root where Backstay keeps what only Backstay reads (ledgers).
@@ -39,6 +39,18 @@ struct Level {
     path: Vec<u8>,
     tree: Id,
     nodes: std::vec::IntoIter<Node>,
+    upcoming: Upcoming,
+    /// How many of its directories were returned.
+    directories: usize,
+}
+
+impl Level {
+    fn new(path: Vec<u8>, tree: Id, nodes: Vec<Node>) -> Self {
+        let directories = nodes.iter().filter(|node| node.kind == FileKind::Directory);
+        // Those without a tree keep their number.
+        let upcoming = Upcoming::new(directories.map(|node| node.subtree.unwrap_or_default()).collect());
+        Self { path, tree, nodes: nodes.into_iter(), upcoming, directories: 0 }
+    }
 }
 
 /// An iterator over everything below a tree. See [`walk`].
@@ -48,18 +60,21 @@ pub struct Walk<'a> {
     /// The directory that was returned last and is entered by the next call.
     pending: Option<(Vec<u8>, Option<Id>)>,
     skip_internal: bool,
+    /// Every directory so far was entered: those to come will be too.
+    enters_all: bool,
 }
 
 /// Walks everything below the tree `root`, depth first. `skip_internal` leaves out `/.backstay`.
 #[must_use]
 pub fn walk<'a>(reader: &'a Reader, root: &Id, skip_internal: bool) -> Walk<'a> {
-    Walk { reader, levels: Vec::new(), pending: Some((Vec::new(), Some(*root))), skip_internal }
+    Walk { reader, levels: Vec::new(), pending: Some((Vec::new(), Some(*root))), skip_internal, enters_all: true }
 }
 
 impl Walk<'_> {
     /// Does not enter the directory that was returned last.
     pub fn skip_directory(&mut self) {
         self.pending = None;
+        self.enters_all = false;
     }
 }
 
@@ -68,12 +83,17 @@ impl Iterator for Walk<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Some((path, tree)) = self.pending.take() {
+            if self.enters_all
+                && let Some(level) = self.levels.last_mut()
+            {
+                level.upcoming.visit(self.reader, level.directories.saturating_sub(1));
+            }
             let loaded = match tree {
                 Some(id) => self.reader.tree_once(&id).map(|tree| (id, tree)),
                 None => Err(Error::Other("the directory has no tree".to_owned())),
             };
             match loaded {
-                Ok((tree, loaded)) => self.levels.push(Level { path, tree, nodes: loaded.nodes.into_iter() }),
+                Ok((tree, loaded)) => self.levels.push(Level::new(path, tree, loaded.nodes)),
                 Err(error) => {
                     let path = if path.is_empty() { b"/".to_vec() } else { path };
                     return Some(Err(WalkError { path, error }));
@@ -87,6 +107,9 @@ impl Iterator for Walk<'_> {
                 self.levels.pop();
                 continue;
             };
+            if node.kind == FileKind::Directory {
+                level.directories += 1;
+            }
             if self.skip_internal && depth == 0 && node.name == INTERNAL {
                 continue;
             }

@@ -1,6 +1,8 @@
 //! Where repository objects live. Every store passes the behaviour suite in [`testing`].
 
 #[cfg(any(test, feature = "testing"))]
+pub mod distant;
+#[cfg(any(test, feature = "testing"))]
 pub mod faults;
 pub mod local;
 #[cfg(any(test, feature = "testing"))]

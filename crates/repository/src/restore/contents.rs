@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use backstay_core::ObjectKind;
+use backstay_core::{ObjectKind, StoreError};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, ftruncate, openat, unlinkat};
 use rustix::io::{Errno, pwrite};
@@ -17,12 +17,15 @@ use rustix::io::{Errno, pwrite};
 use super::metadata::apply;
 use super::plan::{File, Piece, Plan};
 use super::target::{Directories, Handles};
-use super::{Run, add};
+use super::{Benches, Run, add};
 use crate::pack::BlobKind;
 use crate::reader::{Result, blob_error, decode_blob};
 
 /// Bytes of a pack that are read at once: enough for about a thousand small files.
 const SPAN: u64 = 4 << 20;
+/// The same where many calls are on their way, and what all of them may take together.
+const SMALL_SPAN: u64 = 1 << 20;
+const ALL_SPANS: u64 = 48 << 20;
 /// Unneeded bytes between two blobs that are read rather than asked for separately.
 const GAP: u64 = 128 << 10;
 /// Files of several pieces that are open at once.
@@ -38,21 +41,28 @@ pub(super) fn write(run: &Run<'_>, directories: &Directories, plan: &mut Plan) {
     let plan = &*plan;
     let next = Mutex::new(0);
     let open = OpenFiles::default();
-    run.on_all_threads(|| {
-        let mut writer = Writer {
-            run,
-            directories,
-            plan,
-            handles: Handles::new(run, directories),
-            open: &open,
-            scratch: Vec::new(),
-            plain: Vec::new(),
-        };
-        while let Some(span) = next_span(&plan.pieces, &next) {
+    let writers = Benches::new(run.workers(), || Writer {
+        run,
+        directories,
+        plan,
+        handles: Handles::new(run, directories),
+        open: &open,
+        scratch: Vec::new(),
+        plain: Vec::new(),
+    });
+    let readers = run.readers();
+    let longest = (ALL_SPANS / readers as u64).clamp(SMALL_SPAN, SPAN);
+    let store = &**run.reader.repository().store();
+    run.on_threads(readers, || {
+        while let Some(span) = next_span(&plan.pieces, &next, longest) {
             if run.stopping() {
                 return;
             }
-            writer.span(&plan.pieces[span]);
+            let pieces = &plan.pieces[span];
+            let (Some(first), reach) = (pieces.first(), pieces.iter().map(end).max().unwrap_or(0)) else { continue };
+            let range = u64::from(first.offset)..reach;
+            let bytes = store.get(ObjectKind::Pack, &plan.packs[first.pack as usize], Some(range));
+            writers.take().work(|writer| writer.span(pieces, &bytes));
         }
     });
 }
@@ -62,7 +72,7 @@ fn end(piece: &Piece) -> u64 {
 }
 
 /// Takes the next pieces that one read serves.
-fn next_span(pieces: &[Piece], next: &Mutex<usize>) -> Option<Range<usize>> {
+fn next_span(pieces: &[Piece], next: &Mutex<usize>, longest: u64) -> Option<Range<usize>> {
     let mut next = next.lock();
     let start = *next;
     let first = pieces.get(start)?;
@@ -72,7 +82,7 @@ fn next_span(pieces: &[Piece], next: &Mutex<usize>) -> Option<Range<usize>> {
         let same_blob = piece.pack == first.pack && piece.offset == pieces[stop - 1].offset;
         let near = piece.pack == first.pack
             && u64::from(piece.offset) <= reach + GAP
-            && end(piece) <= u64::from(first.offset) + SPAN;
+            && end(piece) <= u64::from(first.offset) + longest;
         if !same_blob && !near {
             break;
         }
@@ -183,6 +193,10 @@ fn is_zero(bytes: &[u8]) -> bool {
         && bytes.chunks(64).all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
+fn is_all_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(BLOCK).all(is_zero)
+}
+
 /// The files that wait for further pieces.
 #[derive(Default)]
 struct OpenFiles {
@@ -279,20 +293,19 @@ impl Writer<'_> {
         }
     }
 
-    /// Reads one range of a pack and writes what is in it.
-    fn span(&mut self, pieces: &[Piece]) {
-        let (Some(first), reach) = (pieces.first(), pieces.iter().map(end).max().unwrap_or(0)) else { return };
+    /// Writes what is in one range of a pack: `bytes` from the first of `pieces` on.
+    fn span(&mut self, pieces: &[Piece], bytes: &Result<Vec<u8>, StoreError>) {
+        let Some(first) = pieces.first() else { return };
         let store = self.run.reader.repository().store().clone();
         let pack = self.plan.packs[first.pack as usize];
         let start = u64::from(first.offset);
-        let bytes = store.get(ObjectKind::Pack, &pack, Some(start..reach));
         for same in pieces.chunk_by(|one, other| one.offset == other.offset && one.id == other.id) {
             if self.run.stopping() {
                 return;
             }
             let piece = &same[0];
             let range = u64::from(piece.offset)..end(piece);
-            let envelope = match &bytes {
+            let envelope = match bytes {
                 Ok(bytes) => {
                     let from = usize::try_from(range.start - start).unwrap_or(usize::MAX);
                     bytes.get(from..).and_then(|rest| rest.get(..piece.length as usize)).map(std::borrow::Cow::Borrowed)
@@ -327,8 +340,10 @@ impl Writer<'_> {
             match decoded {
                 Ok(()) => {
                     let plain = std::mem::take(&mut self.plain);
+                    // A file of holes is one blob in thousands of places: it is looked at once.
+                    let zeros = same.len() > 1 && is_all_zero(&plain);
                     for piece in same {
-                        self.put(piece, &plain);
+                        self.put(piece, &plain, zeros);
                     }
                     self.plain = plain;
                 }
@@ -349,8 +364,8 @@ impl Writer<'_> {
         }
     }
 
-    /// Puts a blob into one of its places.
-    fn put(&mut self, piece: &Piece, data: &[u8]) {
+    /// Puts a blob into one of its places; `zeros` says that it is known to hold nothing else.
+    fn put(&mut self, piece: &Piece, data: &[u8], zeros: bool) {
         let run = self.run;
         let file = &self.plan.files[piece.file as usize];
         if file.failed.load(Ordering::Acquire) {
@@ -371,7 +386,9 @@ impl Writer<'_> {
             return;
         }
         let result = self.open.get(run, &mut self.handles, piece.file, file).and_then(|fd| {
-            write_data(fd.as_fd(), data, piece.at, file.fresh)?;
+            if !(zeros && file.fresh) {
+                write_data(fd.as_fd(), data, piece.at, file.fresh)?;
+            }
             Ok(fd)
         });
         match result {

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use backstay_core::{FileKind, Id};
@@ -16,7 +16,7 @@ use rustix::io::{Errno, pread};
 use super::contents::{finish_file, open_file};
 use super::metadata::{Meta, apply, apply_special};
 use super::target::{Directories, Handles, ROOT};
-use super::{Overwrite, RestoreAction, Run, add};
+use super::{Benches, Overwrite, RestoreAction, Run, add};
 use crate::error::Error;
 use crate::index::Location;
 use crate::pack::BlobKind;
@@ -183,16 +183,25 @@ pub(super) fn make(
         changed: Condvar::new(),
     };
     let plan = Mutex::new(Plan::default());
-    run.on_all_threads(|| {
+    let planners = Benches::new(run.workers(), || {
         let handles = Handles::new(run, directories);
-        let mut planner = Planner { run, directories, handles, plan: &plan, buffer: Vec::new() };
+        Planner { run, directories, handles, plan: &plan, buffer: Vec::new() }
+    });
+    run.on_threads(run.readers(), || {
         while let Some(task) = queue.take(run) {
             let skip_internal = run.options.skip_internal && at_root && task.directory == ROOT;
-            let found = planner.directory(task, skip_internal);
-            queue.add(found);
+            let nodes = match task.nodes {
+                Nodes::Single(node) => Ok(vec![*node]),
+                Nodes::Tree(tree) => run.reader.tree_once(&tree).map(|tree| tree.nodes),
+            };
+            let mut planner = planners.take();
+            let found = planner.work(|planner| planner.directory(task.directory, &task.path, nodes, skip_internal));
+            drop(planner);
+            queue.add(found.unwrap_or_default());
             queue.done();
         }
     });
+    drop(planners);
     Ok(plan.into_inner())
 }
 
@@ -244,26 +253,22 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn directory(&mut self, task: Task, skip_internal: bool) -> Vec<Task> {
+    fn directory(&mut self, number: u32, path: &[u8], nodes: Result<Vec<Node>>, skip_internal: bool) -> Vec<Task> {
         let run = self.run;
-        let number = task.directory;
         let make = !run.options.dry_run && (self.directories.chosen(number));
         let here = match self.handles.get(number, make) {
             Ok(here) => here,
             Err(error) => {
-                run.fail_io(&task.path, "the directory and what is in it cannot be made", error);
+                run.fail_io(path, "the directory and what is in it cannot be made", error);
                 return Vec::new();
             }
         };
-        let mut nodes = match task.nodes {
-            Nodes::Single(node) => vec![*node],
-            Nodes::Tree(tree) => match run.reader.tree_once(&tree) {
-                Ok(tree) => tree.nodes,
-                Err(error) => {
-                    run.fail(&task.path, format!("nothing in this directory is restored: {error}"));
-                    return Vec::new();
-                }
-            },
+        let mut nodes = match nodes {
+            Ok(nodes) => nodes,
+            Err(error) => {
+                run.fail(path, format!("nothing in this directory is restored: {error}"));
+                return Vec::new();
+            }
         };
         // What is in a directory that this restore made needs no second look.
         let old = here.filter(|_| !self.directories.fresh(number));
@@ -274,7 +279,7 @@ impl Planner<'_> {
             && let Some(fd) = &old
         {
             names.extend(nodes.iter().map(|node| node.name.as_slice()));
-            self.handles.delete_others(fd.as_fd(), &task.path, &names);
+            self.handles.delete_others(fd.as_fd(), path, &names);
         }
         drop(names);
         let mut tasks = Vec::new();
@@ -286,7 +291,7 @@ impl Planner<'_> {
             if skip_internal && node.name == INTERNAL {
                 continue;
             }
-            let path = join(&task.path, &node.name);
+            let path = join(path, &node.name);
             if let Some(reason) = bad_name(&node.name).or(double.then_some("its directory has the same name twice")) {
                 run.fail(&path, reason);
                 continue;
@@ -329,7 +334,7 @@ impl Planner<'_> {
     }
 
     /// Looks at a name in a directory that existed before.
-    fn look(&self, old: Option<&Rc<OwnedFd>>, path: &[u8], name: &[u8]) -> Option<Found> {
+    fn look(&self, old: Option<&Arc<OwnedFd>>, path: &[u8], name: &[u8]) -> Option<Found> {
         let Some(fd) = old else { return Some(Found::Nothing) };
         match statat(&**fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Some(Found::Something(Box::new(stat))),
@@ -357,7 +362,7 @@ impl Planner<'_> {
         false
     }
 
-    fn file(&mut self, directory: u32, old: Option<&Rc<OwnedFd>>, path: &[u8], node: &mut Node, batch: &mut Batch) {
+    fn file(&mut self, directory: u32, old: Option<&Arc<OwnedFd>>, path: &[u8], node: &mut Node, batch: &mut Batch) {
         let run = self.run;
         let Some(content) = node.content.take() else {
             return run.fail(path, "the file has no list of contents in the snapshot");
@@ -471,7 +476,7 @@ impl Planner<'_> {
     /// Finds out what of an existing name can stay; removes it when nothing can. None: it failed.
     fn compare(
         &mut self,
-        fd: &Rc<OwnedFd>,
+        fd: &Arc<OwnedFd>,
         stat: &rustix::fs::Stat,
         path: &[u8],
         node: &Node,
@@ -525,7 +530,7 @@ impl Planner<'_> {
     }
 
     /// Sets the metadata of a file whose contents are right.
-    fn touch(&mut self, old: Option<&Rc<OwnedFd>>, name: &[u8], path: &[u8], meta: &Meta) -> bool {
+    fn touch(&mut self, old: Option<&Arc<OwnedFd>>, name: &[u8], path: &[u8], meta: &Meta) -> bool {
         let Some(directory) = old else { return true };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let result = match openat(&**directory, name, flags, Mode::empty()) {
@@ -536,7 +541,7 @@ impl Planner<'_> {
     }
 
     /// Makes a symbolic link, device, pipe or socket.
-    fn special(&mut self, directory: u32, old: Option<&Rc<OwnedFd>>, path: &[u8], node: &mut Node) {
+    fn special(&mut self, directory: u32, old: Option<&Arc<OwnedFd>>, path: &[u8], node: &mut Node) {
         let run = self.run;
         let Some(found) = self.look(old, path, &node.name) else { return };
         let acl = self.directories.inherits_acl(directory);

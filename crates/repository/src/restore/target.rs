@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use parking_lot::RwLock;
 use rustix::fs::{
@@ -177,7 +177,7 @@ impl Directories {
 pub(super) struct Handles<'a> {
     run: &'a Run<'a>,
     directories: &'a Directories,
-    open: HashMap<u32, (Rc<OwnedFd>, u64)>,
+    open: HashMap<u32, (Arc<OwnedFd>, u64)>,
     clock: u64,
 }
 
@@ -187,12 +187,12 @@ impl<'a> Handles<'a> {
     }
 
     /// The descriptor of a directory that has to exist: it is made where it does not.
-    pub(super) fn make(&mut self, number: u32) -> rustix::io::Result<Rc<OwnedFd>> {
+    pub(super) fn make(&mut self, number: u32) -> rustix::io::Result<Arc<OwnedFd>> {
         self.get(number, true)?.ok_or(Errno::NOENT)
     }
 
     /// The descriptor of a directory; none when it does not exist and `make` is not given.
-    pub(super) fn get(&mut self, number: u32, make: bool) -> rustix::io::Result<Option<Rc<OwnedFd>>> {
+    pub(super) fn get(&mut self, number: u32, make: bool) -> rustix::io::Result<Option<Arc<OwnedFd>>> {
         self.clock += 1;
         let known = self.open.get_mut(&number).map(|(fd, used)| {
             *used = self.clock;
@@ -211,7 +211,7 @@ impl<'a> Handles<'a> {
         } else {
             self.open(number, make)?
         };
-        let Some(fd) = fd.map(Rc::new) else { return Ok(None) };
+        let Some(fd) = fd.map(Arc::new) else { return Ok(None) };
         if self.open.len() >= KEPT
             && let Some(oldest) = self.open.iter().min_by_key(|(_, (_, used))| *used).map(|(number, _)| *number)
         {

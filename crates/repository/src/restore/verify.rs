@@ -19,7 +19,7 @@ pub(super) fn verify(run: &Run<'_>, directories: &Directories, plan: &mut Plan) 
     plan.pieces.sort_unstable_by_key(|piece| (piece.file, piece.at));
     let plan = &*plan;
     let next = Mutex::new(0);
-    run.on_all_threads(|| {
+    run.on_threads(run.workers(), || {
         let mut handles = Handles::new(run, directories);
         let mut buffer = Vec::new();
         while let Some(range) = next_file(&plan.pieces, &next) {

@@ -55,6 +55,8 @@ fn a_damaged_directory_is_named_and_the_walk_goes_on() {
     let location = reader.locate(BlobKind::Tree, &tree).unwrap();
     let pack = fixture.objects("data").into_iter().find(|file| name_of(file) == location.pack.to_hex()).unwrap();
     flip(&pack, u64::from(location.offset) + 20);
+    // One that has not read the pack yet.
+    let reader = fixture.reader();
     let (entries, errors): (Vec<_>, Vec<_>) = walk(&reader, &fixture.root(), true).partition(Result::is_ok);
     assert_eq!(errors.len(), 1);
     let error = errors.into_iter().next().unwrap().unwrap_err();
