@@ -20,9 +20,22 @@ pub enum Create {
     Fd(OwnedFd),
 }
 
+/// How an entry that was handed over whole came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It is restored.
+    Restored,
+    /// The sink left it out.
+    Skipped,
+    /// It failed.
+    Failed(EntryError),
+}
+
 /// Takes entries in the order in which they were backed up. Runs on one thread of the job.
 ///
-/// For each entry: `create`; where it took data `write` and `seek`, then `close`; `attr` for each attribute; `end`.
+/// For each entry: `create`; where it took data `write`, then `close`; `attr` for each attribute; `end`. Or, for a sink
+/// that likes it: `hand_over`, and later `settle`, which tells how the oldest entry that was handed over came out. All
+/// of them are settled before the next `create`.
 pub trait Sink: Send {
     /// Before the first entry.
     ///
@@ -35,6 +48,25 @@ pub trait Sink: Send {
     /// # Errors
     /// The entry fails, the restore goes on; [`Sink::end`] still follows.
     fn create(&mut self, entry: &Entry) -> Result<Create, EntryError>;
+
+    /// Takes a small entry whole: all of its data, at most a few hundred kilobytes, and its attributes. The sink may
+    /// work on several of them, in their order, before the first is settled. False: it does not take this one so, and
+    /// nothing has happened.
+    ///
+    /// # Errors
+    /// [`Fatal`] ends the restore.
+    fn hand_over(&mut self, entry: &Entry, data: &[u8], attrs: &[Attr]) -> Result<bool, Fatal> {
+        let _ = (entry, data, attrs);
+        Ok(false)
+    }
+
+    /// Waits until the oldest entry that was handed over is done. None: there is none.
+    ///
+    /// # Errors
+    /// [`Fatal`] ends the restore; the entry is not restored.
+    fn settle(&mut self) -> Result<Option<Settled>, Fatal> {
+        Ok(None)
+    }
 
     /// Takes bytes that belong at the current position.
     ///

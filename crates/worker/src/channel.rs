@@ -250,6 +250,14 @@ impl Receiver {
         }
     }
 
+    /// A message that came already with an earlier one: the kernel is not asked.
+    ///
+    /// # Errors
+    /// `InvalidData` for what is no frame.
+    pub fn received<T: DeserializeOwned>(&mut self) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+        self.take()
+    }
+
     /// Waits for a message for at most `limit`.
     ///
     /// # Errors

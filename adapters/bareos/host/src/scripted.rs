@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backstay_bareos_protocol::{
-    Created, Failure, FromWorker, JobEnd, JobSpec, PROTOCOL_VERSION, PluginEntry, StatFields, Task, ToWorker,
+    Created, Failure, FromWorker, JobEnd, JobSpec, MOST_WHOLE, PROTOCOL_VERSION, PluginEntry, StatFields, Task,
+    ToWorker, WholeEntry,
 };
 use backstay_core::{
     Attr, CancelReason, Create, Data, DataError, End, Entry, EntryError, Fatal, Ingest, Job, MessageLevel, Outcome,
-    Sink, Stop, Tally, Verdict, Want,
+    Settled, Sink, Stop, Tally, Verdict, Want,
 };
 use backstay_worker::supervisor::Peer;
 use backstay_worker::{Channel, Worker};
@@ -639,6 +640,91 @@ fn a_restore_sends_names_data_and_attributes() {
     assert_eq!(sink.end(&entry).unwrap(), None);
     sink.finish(&Verdict::Complete).unwrap();
     thread.join().unwrap();
+}
+
+fn expect_whole(peer: &mut Peer) -> WholeEntry {
+    match peer.channel.receive().unwrap() {
+        Some((ToWorker::Whole(whole), None)) => *whole,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn small_entries_go_whole_and_do_not_wait_for_each_other() {
+    let (mut sink, thread, _state) = sink(|peer| {
+        let first = expect_whole(peer);
+        assert_eq!((first.entry.output_name.as_slice(), first.data.as_slice()), (&b"/to/a"[..], &b"data"[..]));
+        assert_eq!((first.acls, first.xattrs), (vec![b"acl".to_vec()], vec![(b"user.x".to_vec(), b"1".to_vec())]));
+        // All are here before the first is answered.
+        let others: Vec<_> = (0..4).map(|_| expect_whole(peer).entry.output_name).collect();
+        assert_eq!(others, [b"/to/b", b"/to/c", b"/to/d", b"/to/e"]);
+        let complaint = || FromWorker::Message { kind: 4, text: "cannot make it\n".into() };
+        send(peer, &[FromWorker::Created(Created::Ring), FromWorker::Restored(Ok(()))]);
+        send(peer, &[FromWorker::Created(Created::Skip), FromWorker::Restored(Ok(()))]);
+        send(peer, &[complaint(), FromWorker::Created(Created::Failed), FromWorker::Restored(Ok(()))]);
+        let failure = Failure { errno: 5, message: "no".into() };
+        send(peer, &[FromWorker::Created(Created::Ring), FromWorker::Restored(Err(failure))]);
+        send(peer, &[FromWorker::Created(Created::Made), complaint(), FromWorker::Restored(Ok(()))]);
+        assert!(matches!(peer.channel.receive().unwrap(), Some((ToWorker::EndRestore, None))));
+        send(peer, &[finished(0)]);
+    });
+    let attrs = [Attr::Acl(b"acl".to_vec()), Attr::Xattr { name: b"user.x".to_vec(), value: b"1".to_vec() }];
+    assert!(sink.hand_over(&ledger_entry("a", 3, ""), b"data", &attrs).unwrap());
+    for name in ["b", "c", "d", "e"] {
+        assert!(sink.hand_over(&ledger_entry(name, 3, ""), b"", &[]).unwrap());
+    }
+    let failed = |text: &str, errno| Settled::Failed(EntryError { errno, ..EntryError::new(text) });
+    let expected = [
+        Settled::Restored,
+        Settled::Skipped,
+        failed("cannot make it", None),
+        failed("no", Some(5)),
+        failed("cannot make it", None),
+    ];
+    for settled in expected {
+        assert_eq!(sink.settle().unwrap(), Some(settled));
+    }
+    assert_eq!(sink.settle().unwrap(), None);
+    sink.finish(&Verdict::WithErrors).unwrap();
+    thread.join().unwrap();
+}
+
+#[test]
+fn what_is_not_small_or_has_no_record_is_not_handed_over() {
+    let (mut sink, thread, _state) = sink(|peer| {
+        assert!(matches!(peer.channel.receive().unwrap(), Some((ToWorker::EndRestore, None))));
+        send(peer, &[finished(0)]);
+    });
+    let entry = ledger_entry("a", 3, "");
+    assert!(!sink.hand_over(&entry, &vec![0; MOST_WHOLE + 1], &[]).unwrap());
+    assert!(!sink.hand_over(&entry, b"", &[Attr::Acl(vec![0; 2 << 20])]).unwrap());
+    let mut broken = ledger_entry("a", 3, "");
+    broken.native.truncate(3);
+    assert!(!sink.hand_over(&broken, b"", &[]).unwrap());
+    sink.finish(&Verdict::Complete).unwrap();
+    thread.join().unwrap();
+}
+
+#[test]
+fn lies_and_deaths_after_a_hand_over_end_the_restore() {
+    let lies: [fn() -> Vec<FromWorker>; 4] = [
+        || vec![FromWorker::Restored(Ok(()))],
+        || vec![FromWorker::Created(Created::Fd)],
+        || vec![FromWorker::Created(Created::Ring), FromWorker::Created(Created::Ring)],
+        Vec::new,
+    ];
+    for lie in lies {
+        let (mut sink, thread, _state) = sink(move |peer| {
+            expect_whole(peer);
+            send(peer, &lie());
+        });
+        let entry = ledger_entry("a", 3, "");
+        assert!(sink.hand_over(&entry, b"data", &[]).unwrap());
+        let reason = sink.settle().unwrap_err().0;
+        assert!(reason.contains("broke the protocol") || reason.contains("the plugin worker"), "{reason}");
+        assert!(sink.finish(&Verdict::Partial(String::new())).is_err());
+        thread.join().unwrap();
+    }
 }
 
 #[test]

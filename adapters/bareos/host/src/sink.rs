@@ -1,11 +1,15 @@
-//! A restore through the plugin that saved the data: ledger records go to the worker, one after the other.
+//! A restore through the plugin that saved the data: ledger records go to the worker, one after the other. Small entries
+//! go with all of their data, and the next ones follow before the plugin is done with the first.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use backstay_bareos_protocol::{Created, Failure, FromWorker, PluginEntry, RestoreEntry, Task, ToWorker};
-use backstay_core::{Attr, Create, Entry, EntryError, Fatal, Job, Sink, Verdict};
+use backstay_bareos_protocol::{
+    Created, Failure, FromWorker, MOST_WHOLE, PluginEntry, RestoreEntry, Task, ToWorker, WholeEntry,
+};
+use backstay_core::{Attr, Create, Entry, EntryError, Fatal, Job, Settled, Sink, Verdict};
 use backstay_worker::Worker;
 use rustix::event::PollFlags;
 use rustix::fs::FileType;
@@ -22,6 +26,8 @@ use crate::view::FT_LNKSAVED;
 const FT_LNK: i32 = 4;
 /// Plugins get blocks of at most this many bytes, as from Bareos (reference 5.4).
 const BLOCK: usize = 262_144;
+/// Bytes of attributes that go with a small entry in one frame.
+const MOST_ATTRIBUTES: usize = 1 << 20;
 /// A write of this many bytes to a pipe that is ready does not block.
 const PIPE_WRITE: usize = 4096;
 
@@ -34,6 +40,8 @@ pub struct BareosSink {
     connection: Option<Connection>,
     output: Option<JoinHandle<()>>,
     open: Option<OpenEntry>,
+    /// Names of the entries that were handed over whole and are not settled.
+    handed: VecDeque<String>,
 }
 
 struct OpenEntry {
@@ -67,7 +75,16 @@ impl BareosSink {
     /// A sink for a ledger whose header holds `definitions`. The job is heard and told for as long as the sink lives.
     #[must_use]
     pub fn new(definitions: Vec<String>, options: BareosOptions, job: Arc<dyn Job>) -> Self {
-        Self { definitions, options, job, where_prefix: String::new(), connection: None, output: None, open: None }
+        Self {
+            definitions,
+            options,
+            job,
+            where_prefix: String::new(),
+            connection: None,
+            output: None,
+            open: None,
+            handed: VecDeque::new(),
+        }
     }
 
     pub(crate) fn begin_with(&mut self, mut worker: Worker) -> Result<(), Fatal> {
@@ -230,11 +247,7 @@ impl BareosSink {
                 // 4.8).
                 (FromWorker::Restored(Ok(())), None) => return Ok(connection.take_complaint().map(EntryError::new)),
                 (FromWorker::Restored(Err(failure)), None) => {
-                    let mut error = connection.entry_error(&failure);
-                    if error.message.is_empty() {
-                        error.message = format!("the plugin did not restore {name}");
-                    }
-                    return Ok(Some(error));
+                    return Ok(Some(not_restored(connection, &failure, &name)));
                 }
                 (FromWorker::Consumed(position), None) => {
                     if let Err(error) = connection.worker()?.restore.consumed(position) {
@@ -245,6 +258,46 @@ impl BareosSink {
                 _ => return Err(connection.lied("it did not say how an entry ended")),
             }
         }
+    }
+
+    /// Sends a small entry whole.
+    fn send_whole(&mut self, entry: RestoreEntry, data: &[u8], attrs: &[Attr]) -> Result<(), Broken> {
+        let mut whole = WholeEntry { entry, data: data.to_vec(), acls: Vec::new(), xattrs: Vec::new() };
+        for attr in attrs {
+            match attr {
+                Attr::Acl(acl) => whole.acls.push(acl.clone()),
+                Attr::Xattr { name, value } => whole.xattrs.push((name.clone(), value.clone())),
+            }
+        }
+        let job = Arc::clone(&self.job);
+        let connection = self.connection()?;
+        connection.send(&*job, &ToWorker::Whole(Box::new(whole)))
+    }
+
+    /// Waits for the end of the entry `name`, which went whole and before all others that wait.
+    fn settle_entry(&mut self, name: &str) -> Result<Settled, Broken> {
+        let job = Arc::clone(&self.job);
+        let connection = self.connection()?;
+        let created = match connection.next(&*job)? {
+            (FromWorker::Created(created), None) if created != Created::Fd => created,
+            (FromWorker::Finished(end), None) => return Err(ended(connection, &job, &end.reason)),
+            _ => return Err(connection.lied("it did not say what became of an entry")),
+        };
+        let refused = (created == Created::Failed)
+            .then(|| connection.take_complaint().unwrap_or_else(|| format!("the plugin did not create {name}")));
+        let restored = match connection.next(&*job)? {
+            (FromWorker::Restored(restored), None) => restored,
+            (FromWorker::Finished(end), None) => return Err(ended(connection, &job, &end.reason)),
+            _ => return Err(connection.lied("it did not say how an entry ended")),
+        };
+        // As in `end_entry`: an object that stands is not without errors when the plugin complained.
+        let complaint = connection.take_complaint();
+        Ok(match (refused, restored, complaint) {
+            (Some(text), _, _) | (None, Ok(()), Some(text)) => Settled::Failed(EntryError::new(text)),
+            (None, Err(failure), _) => Settled::Failed(not_restored(connection, &failure, name)),
+            (None, Ok(()), None) if created == Created::Skip => Settled::Skipped,
+            (None, Ok(()), None) => Settled::Restored,
+        })
     }
 
     fn end_restore(&mut self) -> Result<(), Broken> {
@@ -272,11 +325,26 @@ impl BareosSink {
     }
 }
 
+fn not_restored(connection: &Connection, failure: &Failure, name: &str) -> EntryError {
+    let mut error = connection.entry_error(failure);
+    if error.message.is_empty() {
+        error.message = format!("the plugin did not restore {name}");
+    }
+    error
+}
+
 /// A worker that ends before it was told to: the plugin's job failed.
 fn ended(connection: &mut Connection, job: &Arc<dyn Job>, reason: &str) -> Broken {
     connection.finish(&**job);
     let given = given_up(&connection.without_secrets(reason));
     Broken(connection.stopping().map_or(given, str::to_owned))
+}
+
+fn attr_length(attr: &Attr) -> usize {
+    match attr {
+        Attr::Acl(acl) => acl.len(),
+        Attr::Xattr { name, value } => name.len() + value.len(),
+    }
 }
 
 fn given_up(reason: &str) -> String {
@@ -306,6 +374,26 @@ impl Sink for BareosSink {
     fn create(&mut self, entry: &Entry) -> Result<Create, EntryError> {
         // A worker that is gone is reported by `end`, which can end the restore.
         self.create_entry(entry).unwrap_or_else(|Broken(reason)| Err(EntryError::new(reason)))
+    }
+
+    fn hand_over(&mut self, entry: &Entry, data: &[u8], attrs: &[Attr]) -> Result<bool, Fatal> {
+        let attributes: usize = attrs.iter().map(attr_length).sum();
+        if data.len() > MOST_WHOLE || attributes > MOST_ATTRIBUTES {
+            return Ok(false);
+        }
+        let Ok(record) = self.restore_entry(entry) else { return Ok(false) };
+        if self.handed.is_empty() {
+            // What was complained of before is no reason for what comes now.
+            self.connection().map_err(fatal)?.take_complaint();
+        }
+        self.send_whole(record, data, attrs).map_err(fatal)?;
+        self.handed.push_back(String::from_utf8_lossy(&entry.name).into_owned());
+        Ok(true)
+    }
+
+    fn settle(&mut self) -> Result<Option<Settled>, Fatal> {
+        let Some(name) = self.handed.pop_front() else { return Ok(None) };
+        self.settle_entry(&name).map(Some).map_err(fatal)
     }
 
     fn write(&mut self, data: &[u8]) -> Result<(), EntryError> {

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use backstay_core::{Attr, End, FileKind, MessageLevel, Tally};
-use common::{Kept, TestJob, backup, definition, is_alive, restore, run};
+use common::{Kept, TestJob, WAYS, backup, definition, is_alive, restore, restore_by, run};
 
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8).collect()
@@ -48,27 +48,31 @@ fn the_traces_of_a_minimal_backup_and_restore_are_those_of_the_contract() {
             "handle_plugin_event(2)",
         ]
     );
-    std::fs::remove_file(&log).unwrap();
     let stored = [definition("probe_trace", &options)];
-    let restored = restore(&stored, &ran.kept.saved, |options| options.where_prefix = Some(folder.path().into()));
-    assert_eq!((restored.failures.as_slice(), &restored.end), (&[][..], &Ok(())), "{}", restored.job.log());
-    assert_eq!(
-        lines(&log),
-        [
-            "constructor",
-            &parsed,
-            &format!("start_restore_file('{}')", stored[0]),
-            "create_file",
-            "plugin_io OPEN",
-            "set_file_attributes",
-            "plugin_io CLOSE",
-            "set_acl",
-            "set_xattr",
-            "end_restore_file",
-            "handle_plugin_event(2)",
-        ]
-    );
-    assert!(folder.path().join("probe/trace").is_file());
+    for way in WAYS {
+        std::fs::remove_file(&log).unwrap();
+        let target = folder.path().join(format!("{way:?}"));
+        let restored = restore_by(way, &stored, &ran.kept.saved, |options| options.where_prefix = Some(target.clone()));
+        assert_eq!((restored.failures.as_slice(), &restored.end), (&[][..], &Ok(())), "{}", restored.job.log());
+        assert_eq!(
+            lines(&log),
+            [
+                "constructor",
+                &parsed,
+                &format!("start_restore_file('{}')", stored[0]),
+                "create_file",
+                "plugin_io OPEN",
+                "set_file_attributes",
+                "plugin_io CLOSE",
+                "set_acl",
+                "set_xattr",
+                "end_restore_file",
+                "handle_plugin_event(2)",
+            ],
+            "{way:?}"
+        );
+        assert!(target.join("probe/trace").is_file());
+    }
 }
 
 #[test]
@@ -116,18 +120,19 @@ fn ten_gibibytes_come_through_a_pipe_by_descriptor() {
 fn sockets_and_pipes_come_back_as_they_went() {
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("source");
-    std::fs::write(&source, pattern(3_000_001)).unwrap();
-    for how in ["pipe", "socket"] {
+    // More than a pipe holds; the smaller one goes to the worker whole.
+    for (how, size) in [("pipe", 3_000_001), ("socket", 3_000_001), ("pipe", 120_001), ("socket", 120_001)] {
+        std::fs::write(&source, pattern(size)).unwrap();
         let options = format!("how={how}:size=99999999:source={}", source.display());
         let ran = backup("pipe", &options);
         ran.whole();
-        assert!(ran.kept.saved[0].content == pattern(3_000_001));
-        let target = folder.path().join(how);
+        assert!(ran.kept.saved[0].content == pattern(size));
+        let target = folder.path().join(format!("{how} {size}"));
         let restored = restore(&[definition("pipe", &options)], &ran.kept.saved, |options| {
             options.where_prefix = Some(target.clone());
         });
         assert_eq!((restored.failures.as_slice(), &restored.end), (&[][..], &Ok(())), "{}", restored.job.log());
-        assert!(std::fs::read(target.join("probe/pipe")).unwrap() == pattern(3_000_001));
+        assert!(std::fs::read(target.join("probe/pipe")).unwrap() == pattern(size));
     }
 }
 
@@ -448,7 +453,7 @@ fn local_files_come_back_with_mode_and_times() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a file");
-    std::fs::write(&file, pattern(700_000)).unwrap();
+    std::fs::write(&file, pattern(70_000)).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o4751)).unwrap();
     std::os::unix::fs::symlink("a file", folder.path().join("link")).unwrap();
     let list = folder.path().join("list");
@@ -457,15 +462,17 @@ fn local_files_come_back_with_mode_and_times() {
     let ran = backup("local_list", &format!("filename={}", list.display()));
     ran.whole();
     assert_eq!(ran.kept.tally, Tally { announced: 2, saved: 2, ..Tally::default() });
-    let target = folder.path().join("target");
-    let restored = restore(&stored, &ran.kept.saved, |options| options.where_prefix = Some(target.clone()));
-    assert_eq!((restored.failures.as_slice(), &restored.end), (&[][..], &Ok(())), "{}", restored.job.log());
-    let back = target.join(file.strip_prefix("/").unwrap());
-    assert!(std::fs::read(&back).unwrap() == pattern(700_000));
-    let (was, is) = (std::fs::metadata(&file).unwrap(), std::fs::metadata(&back).unwrap());
-    assert_eq!((was.mode(), was.uid(), was.mtime()), (is.mode(), is.uid(), is.mtime()));
-    let link = target.join(folder.path().join("link").strip_prefix("/").unwrap());
-    assert_eq!(std::fs::read_link(link).unwrap(), Path::new("a file"));
+    for way in WAYS {
+        let target = folder.path().join(format!("{way:?}"));
+        let restored = restore_by(way, &stored, &ran.kept.saved, |options| options.where_prefix = Some(target.clone()));
+        assert_eq!((restored.failures.as_slice(), &restored.end), (&[][..], &Ok(())), "{}", restored.job.log());
+        let back = target.join(file.strip_prefix("/").unwrap());
+        assert!(std::fs::read(&back).unwrap() == pattern(70_000));
+        let (was, is) = (std::fs::metadata(&file).unwrap(), std::fs::metadata(&back).unwrap());
+        assert_eq!((was.mode(), was.uid(), was.mtime()), (is.mode(), is.uid(), is.mtime()), "{way:?}");
+        let link = target.join(folder.path().join("link").strip_prefix("/").unwrap());
+        assert_eq!(std::fs::read_link(link).unwrap(), Path::new("a file"));
+    }
 }
 
 #[test]
@@ -477,8 +484,11 @@ fn a_worker_that_dies_in_a_restore_ends_it() {
         ["start_restore_file", "create_file", "plugin_io_write", "plugin_io_close", "set_xattr", "end_restore_file"]
     {
         let stored = [definition("exits", &format!("where={callback}"))];
-        let restored = restore(&stored, &saved, |options| options.where_prefix = Some(folder.path().into()));
-        assert_eq!(restored.end.unwrap_err().0, "the plugin worker exited with status 3", "{callback}");
+        for way in WAYS {
+            let restored =
+                restore_by(way, &stored, &saved, |options| options.where_prefix = Some(folder.path().into()));
+            assert_eq!(restored.end.unwrap_err().0, "the plugin worker exited with status 3", "{way:?} {callback}");
+        }
     }
     for callback in ["start_restore_file", "create_file", "plugin_io_write", "set_file_attributes", "set_acl"] {
         let stored = [definition("raises", &format!("where={callback}"))];

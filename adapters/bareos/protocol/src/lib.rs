@@ -4,10 +4,12 @@
 //! descriptors beside a frame by SCM_RIGHTS. The contract's state machine runs in the worker; entries flow one way, and
 //! the worker waits for an answer only where this page says so.
 
+mod bytes;
+
 use serde::{Deserialize, Serialize};
 
 /// Raised when a message changes: host and worker must agree on it in their first frames.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// What the host tells the worker before anything else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +123,9 @@ pub enum ToWorker {
     DataFdDone(Result<u64, Failure>),
     /// Restore: one entry begins. Answered by [`FromWorker::Created`].
     Restore(Box<RestoreEntry>),
+    /// Restore: one small entry, with all of its data and attributes. Answered by [`FromWorker::Created`], never with a
+    /// descriptor, and [`FromWorker::Restored`]; the next entry may follow before that.
+    Whole(Box<WholeEntry>),
     /// Restore: this ring span belongs at the current position. Not answered, except by `Consumed` as it is used.
     /// `write` errors are reported in [`FromWorker::Restored`].
     Data {
@@ -158,6 +163,23 @@ pub struct RestoreEntry {
     /// Output link target.
     pub output_link: Vec<u8>,
 }
+
+/// A small entry on its way back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WholeEntry {
+    /// Its record.
+    pub entry: RestoreEntry,
+    /// All of its data; at most [`MOST_WHOLE`] bytes.
+    #[serde(with = "bytes")]
+    pub data: Vec<u8>,
+    /// Access control lists for set_acl, in order.
+    pub acls: Vec<Vec<u8>>,
+    /// Attributes for set_xattr, in order.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Bytes of data in a [`WholeEntry`] at the most: not more than one IO_WRITE takes.
+pub const MOST_WHOLE: usize = 128 << 10;
 
 /// What create_file (and IO_OPEN after it) came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

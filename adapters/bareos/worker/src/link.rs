@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use backstay_bareos_protocol::{Failure, RestoreEntry, ToWorker};
+use backstay_bareos_protocol::{Failure, RestoreEntry, ToWorker, WholeEntry};
 use backstay_python_runtime::Interrupter;
 use backstay_worker::Receiver;
 use backstay_worker::channel::Received;
@@ -35,6 +35,8 @@ pub(crate) enum Incoming {
     DataFdDone(Result<u64, Failure>),
     /// See [`ToWorker::Restore`].
     Restore(Box<RestoreEntry>),
+    /// See [`ToWorker::Whole`].
+    Whole(Box<WholeEntry>),
     /// See [`ToWorker::Data`].
     Data { position: u64, length: u32 },
     /// See [`ToWorker::EndData`].
@@ -107,12 +109,12 @@ impl Link {
         });
     }
 
-    /// Sends what is queued, then waits for the host's next word with the interpreter released.
+    /// The host's next word. If it has to be waited for, what is queued is sent first; the interpreter is released.
     pub(crate) fn wait(&self, py: Python<'_>) -> Result<Incoming, HostGone> {
         let message = py.detach(|| {
-            self.context.flush()?;
             let mut inbox = lock(&self.inbox);
             if self.cancel_seen.load(Ordering::SeqCst) && !self.cancel_told.swap(true, Ordering::SeqCst) {
+                self.context.flush()?;
                 // The second thread is telling the plugin; the job is cancelled only when that is done.
                 while !self.context.is_cancelled() {
                     thread::sleep(LOOK);
@@ -125,6 +127,10 @@ impl Link {
             if inbox.closed {
                 return Err(HostGone("it closed the control socket".to_owned()));
             }
+            if let Some((message, _descriptor)) = inbox.receiver.received()? {
+                return Ok(message);
+            }
+            self.context.flush()?;
             match inbox.receiver.receive()? {
                 Some((message, _descriptor)) => Ok(message),
                 None => {
@@ -137,6 +143,7 @@ impl Link {
             ToWorker::Consumed(position) => Incoming::Consumed(position),
             ToWorker::DataFdDone(result) => Incoming::DataFdDone(result),
             ToWorker::Restore(entry) => Incoming::Restore(entry),
+            ToWorker::Whole(whole) => Incoming::Whole(whole),
             ToWorker::Data { position, length } => Incoming::Data { position, length },
             ToWorker::EndData { written, acls, xattrs } => Incoming::EndData { written, acls, xattrs },
             ToWorker::EndRestore => Incoming::EndRestore,

@@ -1,14 +1,17 @@
 //! A restore job: the calling sequence of reference 4.5 for entries that the host sends in ledger order.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use backstay_bareos_protocol::{Created, Failure, FromWorker, RestoreEntry};
+use backstay_bareos_protocol::{Created, Failure, FromWorker, RestoreEntry, WholeEntry};
 use backstay_python_runtime::descriptors;
 use backstay_worker::RingReader;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::FileType;
+use rustix::io::Errno;
 
 use crate::calls::{self, Opened};
 use crate::constants::{cf, event, ft, io, message, option_bit, rc};
@@ -27,6 +30,11 @@ const OPEN_MODE: i32 = 0o600;
 const BLOCK: usize = 262_144;
 /// The same where blocks carry their position.
 const POSITIONED_BLOCK: usize = BLOCK - 8;
+
+/// A write of this many bytes to a pipe that is ready does not block.
+const PIPE_WRITE: usize = 4096;
+/// How often a cancel is looked for while a pipe is full.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
 /// A restore job on its way.
 pub(crate) struct Restore<'a> {
@@ -90,6 +98,7 @@ impl<'a> Restore<'a> {
         while !context.is_stopped() {
             match self.link.wait(py)? {
                 Incoming::Restore(entry) => self.entry(py, &entry)?,
+                Incoming::Whole(whole) => self.whole(py, &whole)?,
                 Incoming::EndRestore => break,
                 Incoming::Cancelled => {}
                 other => return Err(unexpected(&other)),
@@ -106,41 +115,100 @@ impl<'a> Restore<'a> {
 
     /// One entry, from its definition to end_restore_file.
     fn entry(&mut self, py: Python<'_>, entry: &RestoreEntry) -> Result<(), HostGone> {
-        let mut open = match self.begin(py, entry) {
-            Ok(open) => open,
-            Err(error) => {
-                // Not the plugin's doing: memory, or an interpreter that is broken.
-                let reason = self.script.report(py, &error);
-                Open::failed(py, entry, Failure { errno: 0, message: reason })
+        let mut open = self.opened(py, entry);
+        match self.descriptor(py, &mut open) {
+            Some(descriptor) => {
+                let frame = FromWorker::Created(Created::Fd);
+                py.detach(|| self.context.send_with_fd(&frame, descriptor.as_fd()))?;
             }
-        };
-        let created = match open.state {
-            State::Data(Opened::InPlugin) => Created::Ring,
-            State::Data(_) => Created::Fd,
-            State::Attributes => Created::Made,
-            State::Skipped => Created::Skip,
-            State::Nothing if open.result.is_err() => Created::Failed,
-            State::Nothing => Created::Made,
-        };
-        if let State::Data(Opened::InCore(number)) = open.state {
-            match descriptors::duplicate(number) {
-                Ok(descriptor) => {
-                    let frame = FromWorker::Created(created);
-                    py.detach(|| self.context.send_with_fd(&frame, descriptor.as_fd()))?;
-                }
-                Err(error) => {
-                    let text = format!("Could not create {}: ERR={error}", open.name);
-                    self.context.message(message::ERROR, format!("{text}\n"));
-                    self.close(py, Opened::InCore(number));
-                    open.state = State::Nothing;
-                    open.result = Err(Failure { errno: error.raw_os_error().unwrap_or(0), message: text });
-                    self.context.send(&FromWorker::Created(Created::Failed))?;
-                }
-            }
-        } else {
-            self.context.send(&FromWorker::Created(created))?;
+            None => self.context.send(&FromWorker::Created(open.created()))?,
         }
         self.take(py, entry, open)
+    }
+
+    /// The same for an entry that came with all of its data and attributes.
+    fn whole(&mut self, py: Python<'_>, whole: &WholeEntry) -> Result<(), HostGone> {
+        let mut open = self.opened(py, &whole.entry);
+        let mut written = Ok(());
+        match self.descriptor(py, &mut open) {
+            Some(descriptor) => {
+                self.context.send(&FromWorker::Created(Created::Ring))?;
+                // Our copy is closed before IO_CLOSE.
+                written = py.detach(|| self.write_descriptor(&descriptor, &whole.data));
+                drop(descriptor);
+            }
+            None => {
+                self.context.send(&FromWorker::Created(open.created()))?;
+                if open.state == State::Data(Opened::InPlugin) {
+                    open.blocks.waiting.extend_from_slice(&whole.data);
+                }
+            }
+        }
+        self.end(py, &whole.entry, &mut open, &written, &whole.acls, &whole.xattrs);
+        if self.started {
+            self.end_file(py);
+        }
+        self.context.send(&FromWorker::Restored(open.result))
+    }
+
+    fn opened<'py>(&mut self, py: Python<'py>, entry: &RestoreEntry) -> Open<'py> {
+        self.begin(py, entry).unwrap_or_else(|error| {
+            // Not the plugin's doing: memory, or an interpreter that is broken.
+            let reason = self.script.report(py, &error);
+            Open::failed(py, entry, Failure { errno: 0, message: reason })
+        })
+    }
+
+    /// A copy of the descriptor that the plugin opened for the core; none if it did not, or what it named is none: then
+    /// the entry has failed.
+    fn descriptor(&self, py: Python<'_>, open: &mut Open<'_>) -> Option<OwnedFd> {
+        let State::Data(Opened::InCore(number)) = open.state else { return None };
+        match descriptors::duplicate(number) {
+            Ok(descriptor) => Some(descriptor),
+            Err(error) => {
+                let text = format!("Could not create {}: ERR={error}", open.name);
+                self.context.message(message::ERROR, format!("{text}\n"));
+                self.close(py, Opened::InCore(number));
+                open.state = State::Nothing;
+                open.result = Err(Failure { errno: error.raw_os_error().unwrap_or(0), message: text });
+                None
+            }
+        }
+    }
+
+    /// Writes a small file's data to the plugin's descriptor. Where nobody may be reading, a cancel ends the waiting.
+    fn write_descriptor(&self, descriptor: &OwnedFd, mut data: &[u8]) -> Result<(), Failure> {
+        let kind =
+            rustix::fs::fstat(descriptor).map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode));
+        while !data.is_empty() {
+            let written = if kind == FileType::RegularFile {
+                rustix::io::write(descriptor, data)
+            } else {
+                let mut waiting = [PollFd::new(descriptor, PollFlags::OUT)];
+                match rustix::event::poll(&mut waiting, Some(&LOOK)) {
+                    Ok(0) | Err(Errno::INTR) if self.context.is_stopped() => {
+                        return Err(Failure { errno: 0, message: self.context.reason() });
+                    }
+                    Ok(0) => Err(Errno::INTR),
+                    Ok(_) if kind == FileType::Socket => {
+                        let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+                        rustix::net::send(descriptor, data, flags)
+                    }
+                    Ok(_) => rustix::io::write(descriptor, &data[..data.len().min(PIPE_WRITE)]),
+                    Err(error) => Err(error),
+                }
+            };
+            match written {
+                Ok(0) => return Err(Failure { errno: Errno::IO.raw_os_error(), message: Errno::IO.to_string() }),
+                Ok(count) => data = &data[count..],
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(error) => {
+                    let message = std::io::Error::from(error).to_string();
+                    return Err(Failure { errno: error.raw_os_error(), message });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Data and attributes until the host says that it was all.
@@ -385,6 +453,20 @@ impl<'a> Restore<'a> {
         self.started = false;
         if self.script.call0(py, intern!(py, "end_restore_file")).rc() == -1 {
             self.context.message(message::FATAL, "end_restore_file of the plugin answered -1\n");
+        }
+    }
+}
+
+impl Open<'_> {
+    /// What the host is told of it.
+    fn created(&self) -> Created {
+        match self.state {
+            State::Data(Opened::InPlugin) => Created::Ring,
+            State::Data(_) => Created::Fd,
+            State::Attributes => Created::Made,
+            State::Skipped => Created::Skip,
+            State::Nothing if self.result.is_err() => Created::Failed,
+            State::Nothing => Created::Made,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use backstay_bareos_host::{BareosOptions, BareosSink, sources};
 use backstay_core::{
     Attr, CancelReason, Create, Data, DataError, End, Entry, EntryError, Fatal, Ingest, Job, MessageLevel, Outcome,
-    Sink, Source, Stop, Tally, Verdict, Want,
+    Settled, Sink, Source, Stop, Tally, Verdict, Want,
 };
 
 /// The worker program: the variable names it, else cargo builds it.
@@ -229,6 +229,33 @@ pub struct Restored {
 
 /// Replays what was saved through the plugin, as the engine does.
 pub fn restore(definitions: &[String], saved: &[Saved], change: impl FnOnce(&mut BareosOptions)) -> Restored {
+    restore_by(Way::Whole, definitions, saved, change)
+}
+
+/// How entries go to the sink: small ones whole and several at once, as the engine does it, or each in its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Whole,
+    InParts,
+}
+
+pub const WAYS: [Way; 2] = [Way::Whole, Way::InParts];
+
+fn settle(sink: &mut BareosSink, failures: &mut Vec<String>) -> Result<(), Fatal> {
+    while let Some(settled) = sink.settle()? {
+        if let Settled::Failed(error) = settled {
+            failures.push(error.message);
+        }
+    }
+    Ok(())
+}
+
+pub fn restore_by(
+    way: Way,
+    definitions: &[String],
+    saved: &[Saved],
+    change: impl FnOnce(&mut BareosOptions),
+) -> Restored {
     let state = tempfile::tempdir().unwrap();
     let mut options = options(state.path());
     change(&mut options);
@@ -240,6 +267,19 @@ pub fn restore(definitions: &[String], saved: &[Saved], change: impl FnOnce(&mut
     }
     let mut stopped = None;
     for Saved { entry, content, attrs, .. } in saved {
+        if way == Way::Whole {
+            let handed = sink.hand_over(entry, content, attrs);
+            match handed
+                .and_then(|handed| if handed { Ok(true) } else { settle(&mut sink, &mut failures).map(|()| false) })
+            {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => {
+                    stopped = Some(error);
+                    break;
+                }
+            }
+        }
         let done = (|| {
             if matches!(sink.create(entry)?, Create::Bytes) {
                 let written = content.chunks(700_000).try_for_each(|blob| sink.write(blob));
@@ -258,6 +298,9 @@ pub fn restore(definitions: &[String], saved: &[Saved], change: impl FnOnce(&mut
             stopped = Some(error);
             break;
         }
+    }
+    if stopped.is_none() {
+        stopped = settle(&mut sink, &mut failures).err();
     }
     let finished = sink.finish(&Verdict::Complete);
     Restored { failures, end: stopped.map_or(finished, Err), job }
