@@ -41,10 +41,10 @@ pub struct Cli {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalOptions {
-    /// The folder of the repository [env: BACKSTAY_REPOSITORY, else RESTIC_REPOSITORY]
-    #[arg(short, long, global = true, value_name = "PATH")]
+    /// The folder or address of the repository, e.g. s3://bucket/prefix [env: BACKSTAY_REPOSITORY, else RESTIC_REPOSITORY]
+    #[arg(short, long, global = true, value_name = "ADDRESS")]
     pub repo: Option<String>,
-    /// A file that holds the repository's path [env: BACKSTAY_REPOSITORY_FILE, else RESTIC_REPOSITORY_FILE]
+    /// A file that holds the repository's address [env: BACKSTAY_REPOSITORY_FILE, else RESTIC_REPOSITORY_FILE]
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "repo")]
     pub repository_file: Option<PathBuf>,
     /// A file that holds the password [env: BACKSTAY_PASSWORD_FILE, else RESTIC_PASSWORD_FILE]
@@ -81,6 +81,58 @@ pub struct GlobalOptions {
     /// No colours [env: NO_COLOR]
     #[arg(long, global = true)]
     pub no_color: bool,
+    /// How to treat the store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// How to treat the store that holds the repository.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Store")]
+pub struct StoreArgs {
+    /// Send at most this many KiB a second to the store
+    #[arg(long, global = true, value_name = "KIB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit_upload: Option<u64>,
+    /// Fetch at most this many KiB a second from the store
+    #[arg(long, global = true, value_name = "KIB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit_download: Option<u64>,
+    /// Make at most this many calls to the store at once [default: what suits the kind of store]
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pub connections: Option<usize>,
+    /// How long to try again when the store is disturbed, for each call
+    #[arg(long, global = true, value_name = "DURATION", default_value = "15m", value_parser = format::parse_duration)]
+    pub retry_time: Duration,
+    /// Delete nothing in the repository but locks
+    #[arg(long, global = true)]
+    pub append_only: bool,
+    /// Certificates (PEM) to trust beside the system's
+    #[arg(long, global = true, value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
+    /// Our own certificate and key (PEM), for REST servers that ask for one
+    #[arg(long, global = true, value_name = "FILE")]
+    pub tls_client_cert: Option<PathBuf>,
+    /// Accept any certificate
+    #[arg(long, global = true)]
+    pub insecure_tls: bool,
+    /// An option of one kind of store, e.g. s3.storage-class=STANDARD_IA (repeatable)
+    #[arg(short, long, global = true, value_name = "STORE.KEY=VALUE")]
+    pub option: Vec<String>,
+}
+
+impl Default for StoreArgs {
+    fn default() -> Self {
+        Self {
+            limit_upload: None,
+            limit_download: None,
+            connections: None,
+            retry_time: backstay_stores::trouble::DEFAULT_RETRY_TIME,
+            append_only: false,
+            cacert: None,
+            tls_client_cert: None,
+            insecure_tls: false,
+            option: Vec::new(),
+        }
+    }
 }
 
 /// Which snapshots are meant, where `latest` or none is named.

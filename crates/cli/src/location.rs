@@ -1,9 +1,13 @@
-//! Which repository is meant: the option, else the environment, else nothing, and what places are possible.
+//! Which repository is meant: the option, else the environment, else nothing; and the store there.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
+
+use backstay_core::Store;
+use backstay_stores::{Notice, StoreOptions};
 
 use crate::args::GlobalOptions;
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
 
 /// A variable of the environment as text; one that is empty counts as not set.
 ///
@@ -18,15 +22,38 @@ pub fn variable(name: &str) -> Result<Option<String>, Failure> {
     }
 }
 
-/// The folder of the repository that the options or the environment name.
+/// The address of the repository that the options or the environment name. It can hold a password: it is not for messages.
 ///
 /// # Errors
-/// [`Failure::Fatal`] when none is named, or what is named is not a local path.
-pub fn repository(options: &GlobalOptions) -> Result<PathBuf, Failure> {
-    let text = name(options)?.ok_or_else(|| {
-        Failure::fatal("which repository? Name its folder with --repo or in the variable BACKSTAY_REPOSITORY")
-    })?;
-    local_path(&text)
+/// [`Failure::Fatal`] when none is named.
+pub fn address(options: &GlobalOptions) -> Result<String, Failure> {
+    name(options)?.ok_or_else(|| {
+        Failure::fatal(
+            "which repository? Name its folder or address with --repo or in the variable BACKSTAY_REPOSITORY",
+        )
+    })
+}
+
+/// The store at this address, as the options want it. `notice` hears when the store makes us wait.
+///
+/// # Errors
+/// [`Failure::Fatal`] when this is no address, or an option or the credentials do not fit; the address is not repeated.
+pub fn store(address: &str, options: &GlobalOptions, notice: Notice) -> Result<Arc<dyn Store>, Failure> {
+    let store = &options.store;
+    let options = StoreOptions {
+        retry_time: store.retry_time,
+        limit_upload: store.limit_upload.map(|kib| kib.saturating_mul(1024)),
+        limit_download: store.limit_download.map(|kib| kib.saturating_mul(1024)),
+        connections: store.connections,
+        append_only: store.append_only,
+        certificates: store.cacert.clone(),
+        client_certificate: store.tls_client_cert.clone(),
+        insecure_tls: store.insecure_tls,
+        extended: store.option.clone(),
+        notice: Some(notice),
+        ..StoreOptions::default()
+    };
+    backstay_stores::open(address, &options).map_err(|error| Failure::Fatal(chain(&error)))
 }
 
 fn name(options: &GlobalOptions) -> Result<Option<String>, Failure> {
@@ -55,42 +82,4 @@ fn from_file(file: &Path) -> Result<String, Failure> {
         return Err(Failure::fatal(format!("the repository file {} is empty", file.display())));
     }
     Ok(text.to_owned())
-}
-
-/// Only folders for now. The text is not repeated in the error: addresses can hold passwords.
-fn local_path(text: &str) -> Result<PathBuf, Failure> {
-    const SCHEMES: [&str; 9] = ["s3", "sftp", "rest", "b2", "azure", "gs", "swift", "rclone", "opendal"];
-    if text.is_empty() {
-        return Err(Failure::fatal("the repository's path is empty"));
-    }
-    if let Some(path) = text.strip_prefix("local:") {
-        return Ok(PathBuf::from(path));
-    }
-    let scheme = text.split_once(':').map(|(scheme, _)| scheme);
-    if let Some(scheme) = scheme
-        && (SCHEMES.contains(&scheme) || text[scheme.len()..].starts_with("://"))
-    {
-        return Err(Failure::fatal(format!(
-            "a repository at \"{scheme}:\" is not supported yet: name a local folder (write ./{scheme}:... for a folder of that name)"
-        )));
-    }
-    Ok(PathBuf::from(text))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_folders_and_addresses_are_refused_without_repeating_them() {
-        assert_eq!(local_path("/srv/backup").unwrap(), PathBuf::from("/srv/backup"));
-        assert_eq!(local_path("local:/srv/backup").unwrap(), PathBuf::from("/srv/backup"));
-        assert_eq!(local_path("./s3:x").unwrap(), PathBuf::from("./s3:x"));
-        assert_eq!(local_path("a:b").unwrap(), PathBuf::from("a:b"));
-        for address in ["s3:host/bucket", "sftp:u@h:/x", "rest:https://me:hush@host/", "https://me:hush@host/"] {
-            let text = local_path(address).unwrap_err().message().unwrap().to_owned();
-            assert!(text.contains("not supported yet"), "{text}");
-            assert!(!text.contains("hush"), "{text}");
-        }
-    }
 }

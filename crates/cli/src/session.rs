@@ -1,12 +1,10 @@
 //! What every command that works on a repository starts with: its place, its password, its lock.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use backstay_core::Store;
+use backstay_core::{Id, ObjectKind, Store};
 use backstay_repository::error::Error;
 use backstay_repository::repository::{OpenOptions, Repository};
-use backstay_stores::LocalStore;
 
 use crate::args::GlobalOptions;
 use crate::cache::index_cache;
@@ -30,20 +28,21 @@ impl Session {
         Self { global, output: Arc::new(output) }
     }
 
-    /// The folder of the repository.
+    /// The store of the repository that the options or the environment name.
     ///
     /// # Errors
-    /// [`Failure::Fatal`] when none is named, or it is not a local folder.
-    pub fn folder(&self) -> Result<PathBuf, Failure> {
-        location::repository(&self.global)
+    /// [`Failure::Fatal`] when none is named, or what is named is no address of a store.
+    pub fn store(&self) -> Result<Arc<dyn Store>, Failure> {
+        self.store_at(&location::address(&self.global)?)
     }
 
-    /// The store in the repository's folder.
+    /// The store at this address. When it makes us wait, the user is told.
     ///
     /// # Errors
-    /// As [`Session::folder`].
-    pub fn store(&self) -> Result<Arc<dyn Store>, Failure> {
-        Ok(Arc::new(LocalStore::new(self.folder()?)))
+    /// [`Failure::Fatal`] when this is no address of a store.
+    pub fn store_at(&self, address: &str) -> Result<Arc<dyn Store>, Failure> {
+        let output = Arc::clone(&self.output);
+        location::store(address, &self.global, Arc::new(move |text| output.warning(text)))
     }
 
     /// Opens the repository. That there is one at all is looked at before the password is asked for.
@@ -52,7 +51,7 @@ impl Session {
     /// No repository, wrong password, or anything else that keeps it closed.
     pub fn open(&self) -> Result<Arc<Repository>, Failure> {
         let store = self.store()?;
-        if let Ok(None) = store.size(backstay_core::ObjectKind::Config, &backstay_core::Id::default()) {
+        if store.size(ObjectKind::Config, &Id::default()).map_err(Error::from)?.is_none() {
             return Err(Error::NoRepository { location: store.location() }.into());
         }
         let password = password::password(&self.global, false)?;

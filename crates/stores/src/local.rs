@@ -3,6 +3,7 @@
 //! An object is written to a temporary file in its own directory, made durable, then renamed: it is there whole or not
 //! at all, whatever is killed when. What killed runs leave behind (`...-tmp-...`) is never listed.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
@@ -10,14 +11,17 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, Per
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use backstay_core::{Id, ObjectKind, Store, StoreError, StoreErrorKind};
+use backstay_core::{Id, ObjectKind, Retry, Store, StoreError, StoreErrorKind};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
+
+use crate::layout;
 
 /// A repository in a local directory.
 #[derive(Debug)]
 pub struct LocalStore {
     root: PathBuf,
+    connections: usize,
     modes: OnceLock<Modes>,
 }
 
@@ -34,7 +38,14 @@ impl LocalStore {
     /// The store in this directory. Nothing is looked at yet.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), modes: OnceLock::new() }
+        Self { root: root.into(), connections: 4, modes: OnceLock::new() }
+    }
+
+    /// The same, with another answer to how many calls at once are worth making.
+    #[must_use]
+    pub fn with_connections(mut self, connections: usize) -> Self {
+        self.connections = connections.max(1);
+        self
     }
 
     /// The directory.
@@ -160,7 +171,13 @@ fn error_kind(error: &io::Error) -> StoreErrorKind {
 }
 
 fn failed(operation: &'static str, path: &Path, error: &io::Error) -> StoreError {
-    StoreError::new(error_kind(error), operation, path.display().to_string(), error.to_string())
+    let retry = match Errno::from_io_error(error) {
+        // Network file systems say so.
+        Some(Errno::INTR | Errno::AGAIN | Errno::TIMEDOUT | Errno::STALE) => Retry::Soon,
+        _ => Retry::Never,
+    };
+    let error = StoreError::new(error_kind(error), operation, path.display().to_string(), error.to_string());
+    StoreError { retry, ..error }
 }
 
 /// The ids and sizes of the objects in a directory. A missing directory is empty, foreign names are left out.
@@ -172,7 +189,7 @@ fn list_directory(path: &Path, list: &mut Vec<(Id, u64)>) -> Result<(), StoreErr
     };
     for entry in entries {
         let entry = entry.map_err(|error| failed("list", path, &error))?;
-        let Some(id) = entry.file_name().to_str().and_then(own_name) else { continue };
+        let Some(id) = entry.file_name().to_str().and_then(layout::id) else { continue };
         match entry.metadata() {
             Ok(metadata) if metadata.is_file() => list.push((id, metadata.len())),
             Ok(_) => {}
@@ -184,14 +201,13 @@ fn list_directory(path: &Path, list: &mut Vec<(Id, u64)>) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Objects have lower-case names only.
-fn own_name(name: &str) -> Option<Id> {
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) { None } else { name.parse().ok() }
-}
-
 impl Store for LocalStore {
     fn location(&self) -> String {
         self.root.display().to_string()
+    }
+
+    fn calls_at_once(&self) -> usize {
+        self.connections
     }
 
     fn create(&self) -> Result<(), StoreError> {
@@ -279,6 +295,28 @@ impl Store for LocalStore {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(failed("delete", &path, &error)),
         }
+    }
+
+    /// What is deleted together is gone for good together: each folder is made durable once, at the end.
+    fn delete_all(&self, kind: ObjectKind, ids: &[Id]) -> Result<(), StoreError> {
+        let mut touched = BTreeSet::new();
+        let mut deleted = Ok(());
+        for id in ids {
+            deleted = self.delete(kind, id);
+            if deleted.is_err() {
+                break;
+            }
+            touched.insert(self.directory(kind, id));
+        }
+        for directory in touched {
+            match sync_directory(&directory) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return deleted.and(Err(failed("delete in", &directory, &error)));
+                }
+                _ => {}
+            }
+        }
+        deleted
     }
 }
 

@@ -26,6 +26,9 @@ pub fn behaves(make: impl Fn() -> Arc<dyn Store>) {
     deleting_twice_is_no_error(&*make());
     many_threads_may_write(&make());
     creating_twice_keeps_everything(&*make());
+    many_are_deleted_in_one_call(&*make());
+    large_objects_come_back_whole_and_in_parts(&*make());
+    what_many_threads_wrote_many_threads_read(&make());
 }
 
 fn an_empty_store_lists_nothing(store: &dyn Store) {
@@ -135,4 +138,52 @@ fn creating_twice_keeps_everything(store: &dyn Store) {
     store.put(ObjectKind::Snapshot, &Id::of(b"kept"), b"kept").unwrap();
     store.create().unwrap();
     assert_eq!(store.list(ObjectKind::Snapshot).unwrap(), [(Id::of(b"kept"), 4)]);
+}
+
+fn many_are_deleted_in_one_call(store: &dyn Store) {
+    let ids: Vec<Id> = (0..30_u32).map(|number| Id::of(&number.to_le_bytes())).collect();
+    for kind in CONTENT_NAMED {
+        for (number, id) in (0..30_u32).zip(&ids) {
+            store.put(kind, id, &number.to_le_bytes()).unwrap();
+        }
+        store.delete_all(kind, &[]).unwrap();
+        let gone = Id::of(b"never there");
+        let some: Vec<Id> = ids[..29].iter().copied().chain([gone]).collect();
+        store.delete_all(kind, &some).unwrap();
+        assert_eq!(store.list(kind).unwrap(), [(ids[29], 4)], "{kind}");
+        store.delete_all(kind, &ids).unwrap();
+        assert_eq!(store.list(kind).unwrap(), [], "{kind}");
+    }
+}
+
+fn large_objects_come_back_whole_and_in_parts(store: &dyn Store) {
+    let body: Vec<u8> = (0..20_000_003_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let (id, size) = (Id::of(&body), body.len());
+    store.put(ObjectKind::Pack, &id, &body).unwrap();
+    assert_eq!(store.size(ObjectKind::Pack, &id).unwrap(), Some(size as u64));
+    // Not assert_eq: nobody wants to read twenty megabytes.
+    assert!(store.get(ObjectKind::Pack, &id, None).unwrap() == body);
+    for range in [0..1, 1..10_000_000, size - 1..size, size - 9_000_000..size, 0..size] {
+        let bytes = store.get(ObjectKind::Pack, &id, Some(range.start as u64..range.end as u64)).unwrap();
+        assert!(bytes == body[range.clone()], "{range:?}");
+    }
+}
+
+fn what_many_threads_wrote_many_threads_read(store: &Arc<dyn Store>) {
+    let body = |number: u32| number.to_le_bytes().repeat(1000 + number as usize);
+    let each = |work: &(dyn Fn(u32) + Sync)| {
+        std::thread::scope(|scope| {
+            for thread in 0..16 {
+                scope.spawn(move || (0..4).for_each(|number| work(thread * 4 + number)));
+            }
+        });
+    };
+    each(&|number| store.put(ObjectKind::Pack, &Id::of(&body(number)), &body(number)).unwrap());
+    each(&|number| {
+        let (id, body) = (Id::of(&body(number)), body(number));
+        assert_eq!(store.get(ObjectKind::Pack, &id, None).unwrap(), body);
+        assert_eq!(store.get(ObjectKind::Pack, &id, Some(3..9)).unwrap(), body[3..9]);
+        assert_eq!(store.size(ObjectKind::Pack, &id).unwrap(), Some(body.len() as u64));
+    });
+    assert_eq!(store.list(ObjectKind::Pack).unwrap().len(), 64);
 }

@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use backstay_core::{Id, ObjectKind};
+use backstay_repository::error::Error;
 use backstay_repository::repository::{InitOptions, Repository};
 
 use crate::failure::Failure;
@@ -10,7 +12,7 @@ use crate::session::Session;
 
 /// Make a new repository
 ///
-/// The folder is made if it is not there. Whoever loses the password loses the data: nothing else opens a repository.
+/// A local folder is made if it is not there; a bucket must be. Whoever loses the password loses the data: nothing else opens a repository.
 #[derive(Debug, Args)]
 pub struct InitArgs {
     /// Cut files as restic does, so that restic and Backstay share contents in this repository
@@ -25,10 +27,10 @@ impl InitArgs {
     /// When there is a repository already, or the folder cannot be written.
     pub fn run(self, session: &Session) -> Result<(), Failure> {
         session.needs_lock("init")?;
-        let folder = session.folder()?;
         let store = session.store()?;
-        if let Ok(Some(_)) = store.size(backstay_core::ObjectKind::Config, &backstay_core::Id::default()) {
-            return Err(Failure::fatal(format!("there is a repository at {} already", folder.display())));
+        let location = store.location();
+        if store.size(ObjectKind::Config, &Id::default()).map_err(Error::from)?.is_some() {
+            return Err(Failure::fatal(format!("there is a repository at {location} already")));
         }
         let password = password::password(&session.global, true)?;
         let repository = Repository::init(
@@ -41,13 +43,12 @@ impl InitArgs {
             return session.output.object(&serde_json::json!({
                 "message_type": "initialized",
                 "id": id,
-                "repository": folder.display().to_string(),
+                "repository": location,
             }));
         }
         session.output.note(&format!(
-            "made the repository {} at {}\nKeep its password safe: without it the data cannot be read, by nobody.",
+            "made the repository {} at {location}\nKeep its password safe: without it the data cannot be read, by nobody.",
             &id[..id.len().min(10)],
-            folder.display()
         ));
         Ok(())
     }

@@ -78,15 +78,36 @@ fn reading_commands_leave_no_lock_behind() {
 }
 
 #[test]
-fn addresses_are_refused_without_repeating_what_may_be_secret() {
+fn addresses_that_are_none_are_refused_without_repeating_what_may_be_secret() {
     let world = World::empty();
-    for address in ["s3:https://key:hush@host/bucket", "sftp:me@host:/x", "rest:http://me:hush@host/"] {
+    for (address, hint) in [
+        ("s3:https://key:hush@host/bucket", "AWS_ACCESS_KEY_ID"),
+        ("https://me:hush@host/", "did you mean \"rest:\""),
+        ("s4://hush@bucket/x", "did you mean \"s3:\""),
+        ("rclone:hush:x", "rclone serve restic"),
+    ] {
         let mut command = world.bare();
         command.args(["-r", address, "snapshots"]);
         let text = stderr(command.assert().code(1).get_output());
-        assert!(text.contains("not supported yet") && !text.contains("hush"), "{text}");
+        assert!(text.contains(hint) && !text.contains("hush"), "{text}");
         assert_eq!(text.lines().count(), 1);
     }
+}
+
+#[test]
+fn a_store_that_nobody_answers_for_is_one_line() {
+    let world = World::empty();
+    // Bound, but nobody listens: refused at once, and no other program can take the port meanwhile.
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = std::net::SocketAddr::try_from(rustix::net::getsockname(&socket).unwrap()).unwrap();
+    let mut command = world.bare();
+    command.args(["-r", &format!("s3:http://{address}/bucket"), "--retry-time", "0", "snapshots"]);
+    command.env("AWS_ACCESS_KEY_ID", "me").env("AWS_SECRET_ACCESS_KEY", "hush-hush");
+    let text = stderr(command.assert().code(1).get_output());
+    assert!(text.contains("nobody answers there") && text.contains(&address.to_string()), "{text}");
+    assert!(!text.contains("hush"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
 }
 
 #[test]

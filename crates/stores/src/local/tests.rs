@@ -28,7 +28,7 @@ fn it_behaves_as_every_store() {
         folders.lock().unwrap().push(folder);
         Arc::new(store)
     });
-    assert_eq!(folders.lock().unwrap().len(), 10);
+    assert_eq!(folders.lock().unwrap().len(), 13);
 }
 
 #[test]
@@ -136,4 +136,17 @@ fn a_full_device_is_told_apart() {
     ] {
         assert_eq!(error_kind(&number.into()), kind);
     }
+}
+
+#[test]
+fn deleting_many_names_what_could_not_be_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::new(folder.path());
+    let (one, two) = (Id::of(b"one"), Id::of(b"two"));
+    store.put(ObjectKind::Key, &one, b"one").unwrap();
+    // A folder in the place of an object cannot be unlinked.
+    std::fs::create_dir_all(folder.path().join("keys").join(two.to_hex())).unwrap();
+    let error = store.delete_all(ObjectKind::Key, &[one, two]).unwrap_err();
+    assert!(error.object.ends_with(&two.to_hex()), "{error}");
+    assert_eq!(store.list(ObjectKind::Key).unwrap(), []);
 }
