@@ -9,6 +9,7 @@ pub mod find;
 pub mod init;
 pub mod ls;
 pub mod man;
+pub mod mount;
 pub mod restore;
 pub mod snapshots;
 pub mod stats;
@@ -32,13 +33,15 @@ pub enum Command {
     Snapshots(snapshots::SnapshotsArgs),
     /// List the files of a snapshot
     Ls(ls::LsArgs),
-    /// Write the contents of a file of a snapshot to standard output
+    /// Write a file of a snapshot, or a folder as an archive, to standard output
     #[command(visible_alias = "cat")]
     Dump(dump::DumpArgs),
     /// Show what differs between two snapshots
     Diff(diff::DiffArgs),
     /// Find files in the snapshots
     Find(find::FindArgs),
+    /// Show the snapshots as folders, read only
+    Mount(mount::MountArgs),
     /// Count files and bytes
     Stats(stats::StatsArgs),
     /// Verify the repository
@@ -66,6 +69,7 @@ impl Command {
             Self::Dump(args) => args.run(session),
             Self::Diff(args) => args.run(session),
             Self::Find(args) => args.run(session),
+            Self::Mount(args) => args.run(session),
             Self::Stats(args) => args.run(session),
             Self::Check(args) => args.run(session),
             Self::Completions(args) => args.run(session),

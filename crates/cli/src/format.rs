@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backstay_core::Time;
-use jiff::civil::DateTime;
+use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
@@ -56,7 +56,8 @@ pub fn rfc3339(seconds: i64, nanoseconds: u32) -> String {
     time.display_with_offset(zoned.offset()).to_string()
 }
 
-/// Reads a point in time: `YYYY-MM-DD`, `YYYY-MM-DD hh:mm[:ss[.fraction]]` (local), or RFC 3339 with a zone.
+/// Reads a point in time: `YYYY-MM-DD`, `YYYY-MM-DD hh:mm[:ss[.fraction]]` (local), RFC 3339 with a zone, and what restic
+/// takes besides: `DD.MM.YYYY` for the date, and an offset like `+0100`, or `UTC`, behind a blank.
 ///
 /// # Errors
 /// One line that says what is expected.
@@ -68,8 +69,20 @@ pub fn parse_time(text: &str) -> Result<Zoned, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time.to_zoned(TimeZone::system()));
     }
-    text.parse::<DateTime>()
-        .ok()
+    let in_utc = ["UTC", "GMT"].into_iter().find_map(|zone| Some(format!("{}+0000", text.strip_suffix(zone)?)));
+    let with_offset = in_utc.as_deref().unwrap_or(text);
+    for date in ["%Y-%m-%d", "%d.%m.%Y"] {
+        if let Ok(time) = Timestamp::strptime(format!("{date} %H:%M:%S %z"), with_offset) {
+            return Ok(time.to_zoned(TimeZone::system()));
+        }
+    }
+    let local = text.parse::<DateTime>().ok().or_else(|| {
+        ["%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M"]
+            .into_iter()
+            .find_map(|format| DateTime::strptime(format, text).ok())
+            .or_else(|| Some(Date::strptime("%d.%m.%Y", text).ok()?.to_datetime(jiff::civil::Time::midnight())))
+    });
+    local
         .and_then(|local| local.to_zoned(TimeZone::system()).ok())
         .ok_or_else(|| "a time like \"2026-11-22 13:45:00\" (local) or \"2026-11-22T13:45:00Z\" is expected".to_owned())
 }
@@ -230,7 +243,25 @@ mod tests {
         assert_eq!(parse_time("2026-11-22T13:45:00Z").unwrap().timestamp().as_second(), 1_795_355_100);
         assert!(parse_time("2026-11-22 13:45:00").is_ok());
         assert!(parse_time("2026-11-22").is_ok());
+        assert!(parse_time("2026-11-22 13:45").is_ok());
+        for same in [
+            "2026-11-22 14:45:00 +0100",
+            "22.11.2026 14:45:00 +0100",
+            "22.11.2026 13:45:00 UTC",
+            "2026-11-22 13:45:00 GMT",
+        ] {
+            assert_eq!(parse_time(same).unwrap().timestamp().as_second(), 1_795_355_100, "{same}");
+        }
+        for (one, other) in [
+            ("22.11.2026", "2026-11-22"),
+            ("22.11.2026 13:45", "2026-11-22 13:45"),
+            ("22.11.2026 13:45:06", "2026-11-22 13:45:06"),
+        ] {
+            assert_eq!(parse_time(one), parse_time(other), "{one}");
+            assert!(parse_time(one).is_ok(), "{one}");
+        }
         assert!(parse_time("yesterday").is_err());
+        assert!(parse_time("31.02.2026").is_err());
     }
 
     #[test]

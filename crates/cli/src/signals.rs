@@ -17,6 +17,9 @@ static PATIENT: AtomicBool = AtomicBool::new(false);
 /// Locks of commands that only read: the thread that waits for signals gives them up before it ends the process.
 static LOCKS: Mutex<Vec<Lock>> = Mutex::new(Vec::new());
 
+/// What is done before a second signal ends the process.
+static LAST: Mutex<Option<Box<dyn FnOnce() + Send>>> = Mutex::new(None);
+
 /// Starts to listen. Called once, before the command runs; `json` shapes the last line.
 ///
 /// # Errors
@@ -35,6 +38,10 @@ pub fn listen(json: bool) -> Result<(), Failure> {
                 if !again {
                     release_locks();
                 }
+                let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(last) = last {
+                    last();
+                }
                 let _ = crate::password::restore_terminal();
                 let end = Failure::Interrupted(
                     if again { "interrupted again: ended at once" } else { "interrupted" }.to_owned(),
@@ -50,6 +57,11 @@ pub fn listen(json: bool) -> Result<(), Failure> {
 /// From now on the command looks at [`interrupted`] itself and ends in good order after the first signal.
 pub fn be_patient() {
     PATIENT.store(true, Ordering::SeqCst);
+}
+
+/// Has this done before a second signal ends the process: what must not be left behind in any case.
+pub fn before_forced_end(last: impl FnOnce() + Send + 'static) {
+    *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(last));
 }
 
 /// Whether a signal arrived.

@@ -1,11 +1,17 @@
-//! Looking for files in snapshots: by name, path and time, or by the blobs and trees they are made of.
+//! Looking for files in snapshots: by name, path, time and length, by the SHA-256 of their contents, or by the blobs and
+//! trees they are made of.
 
 use std::collections::HashSet;
+use std::io::Write;
+use std::sync::Arc;
 
 use backstay_core::{FileKind, Id, Time};
+use hashbrown::HashMap;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use crate::error::Error;
+use crate::open_file::OpenFile;
 use crate::pack::BlobKind;
 use crate::pattern::Patterns;
 use crate::reader::Reader;
@@ -22,8 +28,23 @@ pub struct FindOptions {
     pub oldest: Option<Time>,
     /// Leave out what changed last after this time.
     pub newest: Option<Time>,
+    /// Only files of at least so many bytes.
+    pub smallest: Option<u64>,
+    /// Only files of at most so many bytes.
+    pub largest: Option<u64>,
     /// Leave out `/.backstay`.
     pub skip_internal: bool,
+}
+
+impl FindOptions {
+    /// Whether times and length of `node` are among those that are wanted.
+    fn takes(&self, node: &Node) -> bool {
+        self.oldest.is_none_or(|oldest| node.mtime >= oldest)
+            && self.newest.is_none_or(|newest| node.mtime <= newest)
+            && (self.smallest.is_none() && self.largest.is_none() || node.kind == FileKind::File)
+            && self.smallest.is_none_or(|smallest| node.size >= smallest)
+            && self.largest.is_none_or(|largest| node.size <= largest)
+    }
 }
 
 /// What `find --json` prints for a node (reference 19.2).
@@ -114,10 +135,8 @@ pub fn find(reader: &Reader, root: &Id, options: &FindOptions, found: &mut dyn F
                 continue;
             }
         };
-        let in_time = options.oldest.is_none_or(|oldest| entry.node.mtime >= oldest)
-            && options.newest.is_none_or(|newest| entry.node.mtime <= newest);
         if options.patterns.matches(&entry.path) {
-            if in_time {
+            if options.takes(&entry.node) {
                 found(&entry);
             }
         } else if entry.node.kind == FileKind::Directory && !options.patterns.may_match_below(&entry.path) {
@@ -125,6 +144,91 @@ pub fn find(reader: &Reader, root: &Id, options: &FindOptions, found: &mut dyn F
         }
     }
     errors
+}
+
+/// A search for files by the SHA-256 of their whole contents.
+///
+/// A blob's id is the SHA-256 of the blob, so a file of one blob is known by its tree alone. Longer files are read: each
+/// contents once, however many snapshots hold it. Bounds on the length ([`FindOptions::smallest`]) spare most of that.
+#[derive(Debug, Default)]
+pub struct ContentHashes {
+    wanted: Vec<String>,
+    /// The hash of what a list of blobs makes, by the hash of that list.
+    known: HashMap<Id, Id>,
+}
+
+impl ContentHashes {
+    /// Looks also for this hash, or for those that begin with it.
+    ///
+    /// # Errors
+    /// `text` is not 1 to 64 hexadecimal digits.
+    pub fn add(&mut self, text: &str) -> Result<()> {
+        if text.is_empty() || text.len() > 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(Error::Other(format!("{text:?} is not a SHA-256, nor the beginning of one, in hexadecimal")));
+        }
+        self.wanted.push(text.to_ascii_lowercase());
+        Ok(())
+    }
+
+    /// Tells every file below the tree `root` with such contents, and within the times and lengths of `options` (whose
+    /// patterns do not count), to `found`. Directories and files that could not be read are returned.
+    pub fn find(
+        &mut self,
+        reader: &Arc<Reader>,
+        root: &Id,
+        options: &FindOptions,
+        found: &mut dyn FnMut(&WalkEntry),
+    ) -> Vec<WalkError> {
+        let mut errors = Vec::new();
+        for step in walk(reader, root, options.skip_internal) {
+            match step {
+                Err(error) => errors.push(error),
+                Ok(entry) if entry.node.kind == FileKind::File && options.takes(&entry.node) => {
+                    match self.hash(reader, &entry.node) {
+                        Ok(hash) => {
+                            let hash = hash.to_hex();
+                            if self.wanted.iter().any(|wanted| hash.starts_with(wanted)) {
+                                found(&entry);
+                            }
+                        }
+                        Err(error) => errors.push(WalkError { path: entry.path, error }),
+                    }
+                }
+                Ok(_) => {}
+            }
+        }
+        errors
+    }
+
+    fn hash(&mut self, reader: &Arc<Reader>, node: &Node) -> Result<Id> {
+        if let Some([only]) = node.content.as_deref() {
+            return Ok(*only);
+        }
+        let list: Vec<u8> = node.content.iter().flatten().flat_map(|id| id.0).collect();
+        let list = Id::of(&list);
+        if let Some(known) = self.known.get(&list) {
+            return Ok(*known);
+        }
+        let mut hasher = Hasher(Sha256::new());
+        OpenFile::new(Arc::clone(reader), node)?.copy_to(&mut hasher)?;
+        let hash = Id(hasher.0.finalize().into());
+        self.known.insert(list, hash);
+        Ok(hash)
+    }
+}
+
+/// A hash as something to write to.
+struct Hasher(Sha256);
+
+impl Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The blobs and trees that a search by id is about.
@@ -204,8 +308,9 @@ pub struct ObjectMatch {
     pub id: Id,
     /// The file or directory it belongs to.
     pub path: String,
-    /// The tree that holds that file or directory.
-    pub parent_tree: Id,
+    /// The tree that holds that file or directory; the root is in none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent_tree: Option<Id>,
 }
 
 /// Tells every use of `objects` below the tree `root` to `found`. Directories that could not be read are returned.
@@ -217,7 +322,7 @@ pub fn find_objects(
 ) -> Vec<WalkError> {
     let mut errors = Vec::new();
     if objects.trees.contains(root) {
-        found(ObjectMatch { object_type: "tree", id: *root, path: "/".to_owned(), parent_tree: Id::default() });
+        found(ObjectMatch { object_type: "tree", id: *root, path: "/".to_owned(), parent_tree: None });
     }
     for step in walk(reader, root, false) {
         match step {
@@ -225,7 +330,7 @@ pub fn find_objects(
             Ok(entry) => {
                 let mut hit = |object_type, id| {
                     let path = String::from_utf8_lossy(&entry.path).into_owned();
-                    found(ObjectMatch { object_type, id, path, parent_tree: entry.tree });
+                    found(ObjectMatch { object_type, id, path, parent_tree: Some(entry.tree) });
                 };
                 if let Some(tree) = entry.node.subtree.filter(|tree| objects.trees.contains(tree)) {
                     hit("tree", tree);

@@ -3,6 +3,7 @@
 //! Every repository that is written here is one that restic verifies and restores; what restic and rustic wrote is
 //! read. Imports: core only; the store is whatever implements `backstay_core::Store`.
 
+pub mod archive;
 pub mod assemble;
 pub mod check;
 pub mod chunker;

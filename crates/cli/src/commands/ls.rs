@@ -1,11 +1,12 @@
 //! `backstay ls`: which files a snapshot holds.
 
+use std::cmp::Ordering;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
 use backstay_core::FileKind;
 use backstay_repository::walk::{ListedNode, WalkEntry, permissions, walk};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::args::SnapshotFilterOptions;
 use crate::commands::snapshots::{SnapshotObject, time};
@@ -35,9 +36,55 @@ pub struct LsArgs {
     /// The folders below the folders too
     #[arg(long)]
     pub recursive: bool,
+    /// With --long: sizes in KiB, MiB and so on
+    #[arg(long)]
+    pub human_readable: bool,
+    /// In which order; without it a folder comes before what is in it
+    #[arg(short, long, value_name = "BY")]
+    pub sort: Option<Sort>,
+    /// The last first
+    #[arg(long)]
+    pub reverse: bool,
     /// Show also what Backstay keeps for itself in /.backstay
     #[arg(long)]
     pub internal: bool,
+}
+
+/// What a listing is sorted by; equal entries by their paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Sort {
+    /// The path
+    Name,
+    /// The length, the smallest first
+    Size,
+    /// The last change of the contents, the oldest first
+    #[value(alias = "mtime")]
+    Time,
+    /// The last access
+    Atime,
+    /// The last change of the inode
+    Ctime,
+    /// What stands behind the last dot of the name
+    Extension,
+}
+
+impl Sort {
+    fn order(self, a: &WalkEntry, b: &WalkEntry) -> Ordering {
+        let by_key = match self {
+            Self::Name => Ordering::Equal,
+            Self::Size => a.node.size.cmp(&b.node.size),
+            Self::Time => a.node.mtime.cmp(&b.node.mtime),
+            Self::Atime => a.node.atime.cmp(&b.node.atime),
+            Self::Ctime => a.node.ctime.cmp(&b.node.ctime),
+            Self::Extension => extension(&a.node.name).cmp(extension(&b.node.name)),
+        };
+        by_key.then_with(|| a.path.cmp(&b.path))
+    }
+}
+
+/// A name from its last dot on, as restic takes it; empty without one.
+fn extension(name: &[u8]) -> &[u8] {
+    name.iter().rposition(|byte| *byte == b'.').map_or(b"", |at| &name[at..])
 }
 
 impl LsArgs {
@@ -67,6 +114,8 @@ impl LsArgs {
             ));
         }
         let mut errors = 0;
+        let sorted = self.sort.is_some() || self.reverse;
+        let mut waiting = Vec::new();
         let mut steps = walk(&reader, &root, !self.internal && selected.path.is_empty());
         while let Some(step) = steps.next() {
             let entry = match step {
@@ -79,17 +128,26 @@ impl LsArgs {
                 }
             };
             let within = folders.is_empty() || folders.iter().any(|folder| is_below(&entry.path, folder));
-            if within {
-                self.print(session, &entry)?;
-                if self.recursive {
-                    continue;
-                }
-            }
             let leads_there = folders.is_empty() || folders.iter().any(|folder| is_below(folder, &entry.path));
-            if entry.node.kind == FileKind::Directory && !leads_there {
+            if entry.node.kind == FileKind::Directory && !leads_there && !(within && self.recursive) {
                 steps.skip_directory();
             }
+            if !within {
+                continue;
+            }
+            if sorted {
+                let mut entry = entry;
+                // What no line shows need not wait in memory.
+                entry.node.content = None;
+                entry.node.xattrs = Vec::new();
+                waiting.push(entry);
+            } else {
+                self.print(session, &entry)?;
+            }
         }
+        let by = self.sort.unwrap_or(Sort::Name);
+        waiting.sort_unstable_by(|a, b| if self.reverse { by.order(b, a) } else { by.order(a, b) });
+        waiting.iter().try_for_each(|entry| self.print(session, entry))?;
         if errors > 0 { Err(Failure::Reported) } else { Ok(()) }
     }
 
@@ -122,13 +180,14 @@ impl LsArgs {
         if !self.long {
             return session.output.line(&path);
         }
-        session.output.line(&long(entry, &path))
+        session.output.line(&long(entry, &path, self.human_readable))
     }
 }
 
 /// One line with everything people ask for.
-pub(crate) fn long(entry: &WalkEntry, path: &str) -> String {
+pub(crate) fn long(entry: &WalkEntry, path: &str, human: bool) -> String {
     let node = &entry.node;
+    let size = if human { format::bytes(node.size) } else { node.size.to_string() };
     let target =
         if node.kind == FileKind::Symlink { format!(" -> {}", format::path(&node.link_target)) } else { String::new() };
     format!(
@@ -136,7 +195,7 @@ pub(crate) fn long(entry: &WalkEntry, path: &str) -> String {
         permissions(node.mode),
         node.uid,
         node.gid,
-        node.size,
+        size,
         format::local_time(node.mtime.seconds, node.mtime.nanoseconds)
     )
 }
@@ -157,5 +216,12 @@ mod tests {
         assert!(is_below(b"/a", b""));
         assert!(!is_below(b"/ab", b"/a"));
         assert!(!is_below(b"/a", b"/a/b"));
+    }
+
+    #[test]
+    fn an_extension_starts_at_the_last_dot() {
+        assert_eq!(extension(b"a.tar.gz"), b".gz");
+        assert_eq!(extension(b"Makefile"), b"");
+        assert_eq!(extension(b".profile"), b".profile");
     }
 }

@@ -17,6 +17,7 @@ mod test_init;
 mod test_json;
 mod test_ls;
 mod test_man;
+mod test_mount;
 mod test_password;
 mod test_plugins;
 mod test_restore;

@@ -66,3 +66,44 @@ fn a_name_cannot_break_the_line() {
     let lines = world.lines(["ls", "latest"]);
     assert!(lines.iter().any(|line| line.ends_with("tree/two\\nlines")), "{lines:?}");
 }
+
+#[test]
+fn a_listing_is_sorted_as_restics() {
+    let world = World::new();
+    for (name, size) in [("tree/b.txt", 3), ("tree/a.zip", 2000), ("tree/sub/c.txt", 20), ("tree/none", 3)] {
+        world.write(name, vec![b'x'; size]);
+    }
+    world.backup(["tree"]);
+    let restic = |arguments: &[&str]| {
+        let next = std::env::var_os("BACKSTAY_TEST_RESTIC_NEXT").expect("BACKSTAY_TEST_RESTIC_NEXT names restic 0.18");
+        let output = std::process::Command::new(next)
+            .args(["--no-cache", "-q", "-r"])
+            .arg(world.path("repository"))
+            .args(arguments)
+            .env("RESTIC_PASSWORD", crate::common::PASSWORD)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().filter(|line| line.starts_with('/')).map(str::to_owned).collect::<Vec<_>>()
+    };
+    for by in ["name", "size", "time", "mtime", "extension"] {
+        for reverse in [&[][..], &["--reverse"]] {
+            let arguments = [&["ls", "latest", "--sort", by], reverse].concat();
+            assert_eq!(world.lines(&arguments), restic(&arguments), "{arguments:?}");
+        }
+    }
+    fails_with(world.command(["ls", "latest", "--sort", "colour"]), 1, &["colour", "extension"]);
+}
+
+#[test]
+fn several_folders_are_listed_and_sizes_are_shown_for_people() {
+    let world = World::with_snapshot();
+    world.write("tree/large", vec![0; 3 << 20]);
+    world.backup(["tree"]);
+    let (docs, deep) = (world.shown("tree/docs"), world.shown("tree/docs/deep"));
+    let lines = world.lines(["ls", "latest", &deep, &docs]);
+    assert_eq!(lines, [docs.clone(), deep.clone(), format!("{deep}/note"), format!("{docs}/readme")]);
+    let text = world.lines(["ls", "-l", "--human-readable", "latest"]).join("\n");
+    assert!(text.lines().any(|line| line.contains(" 3.000 MiB ") && line.ends_with("/large")), "{text}");
+}
