@@ -219,7 +219,9 @@ fn new_snapshots_appear_and_filters_and_templates_hold() {
     let id = world.backup(["tree", "--tag", "wanted"]);
     let other = world.backup(["tree", "--tag", "other"]);
     wait_until("the new snapshot", || names(&mount.place).len() == 2);
-    assert_eq!(names(&mount.place), [id[..8].to_owned(), "by".to_owned()]);
+    let mut expected = [id[..8].to_owned(), "by".to_owned()];
+    expected.sort();
+    assert_eq!(names(&mount.place), expected);
     assert!(!mount.place.join(&other[..8]).exists());
     let later = world.shown("tree/later");
     let later = later.trim_start_matches('/');
