@@ -1,18 +1,24 @@
 //! The commands, one file each.
 
 pub mod backup;
+pub mod cat;
 pub mod check;
 pub mod completions;
+pub mod copy;
 pub mod diff;
 pub mod dump;
 pub mod find;
 pub mod init;
+pub mod key;
 pub mod ls;
 pub mod man;
 pub mod mount;
+pub mod repair;
 pub mod restore;
+pub mod rewrite;
 pub mod snapshots;
 pub mod stats;
+pub mod tag;
 pub mod version;
 
 use clap::Subcommand;
@@ -34,8 +40,9 @@ pub enum Command {
     /// List the files of a snapshot
     Ls(ls::LsArgs),
     /// Write a file of a snapshot, or a folder as an archive, to standard output
-    #[command(visible_alias = "cat")]
     Dump(dump::DumpArgs),
+    /// Print an object of the repository, or a file of a snapshot
+    Cat(cat::CatArgs),
     /// Show what differs between two snapshots
     Diff(diff::DiffArgs),
     /// Find files in the snapshots
@@ -46,6 +53,16 @@ pub enum Command {
     Stats(stats::StatsArgs),
     /// Verify the repository
     Check(check::CheckArgs),
+    /// List, add and remove the keys of the repository, change its password
+    Key(key::KeyArgs),
+    /// Change the tags of snapshots
+    Tag(tag::TagArgs),
+    /// Make snapshots anew: without some of their files, with another host or time
+    Rewrite(Box<rewrite::RewriteArgs>),
+    /// Copy snapshots of another repository into this one
+    Copy(Box<copy::CopyArgs>),
+    /// Repair the index, damaged packs, or snapshots that miss something
+    Repair(repair::RepairArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Write the manual pages into a folder
@@ -67,11 +84,17 @@ impl Command {
             Self::Snapshots(args) => args.run(session),
             Self::Ls(args) => args.run(session),
             Self::Dump(args) => args.run(session),
+            Self::Cat(args) => args.run(session),
             Self::Diff(args) => args.run(session),
             Self::Find(args) => args.run(session),
             Self::Mount(args) => args.run(session),
             Self::Stats(args) => args.run(session),
             Self::Check(args) => args.run(session),
+            Self::Key(args) => args.run(session),
+            Self::Tag(args) => args.run(session),
+            Self::Rewrite(args) => args.run(session),
+            Self::Copy(args) => args.run(session),
+            Self::Repair(args) => args.run(session),
             Self::Completions(args) => args.run(session),
             Self::Man(args) => args.run(session),
             Self::Version(args) => args.run(session),

@@ -10,6 +10,7 @@ pub mod format;
 pub mod job;
 pub mod lists;
 pub mod location;
+mod maintenance;
 pub mod output;
 pub mod password;
 pub mod plugins;

@@ -74,6 +74,30 @@ fn name(options: &GlobalOptions) -> Result<Option<String>, Failure> {
     Ok(None)
 }
 
+/// The address of the repository to copy from: the option, else `BACKSTAY_FROM_*`, else `RESTIC_FROM_*`.
+///
+/// # Errors
+/// [`Failure::Fatal`] when none is named.
+pub fn from_address(repo: Option<&str>, file: Option<&Path>) -> Result<String, Failure> {
+    if let Some(repo) = repo {
+        return Ok(repo.to_owned());
+    }
+    if let Some(file) = file {
+        return from_file(file);
+    }
+    for family in ["BACKSTAY", "RESTIC"] {
+        if let Some(repo) = variable(&format!("{family}_FROM_REPOSITORY"))? {
+            return Ok(repo);
+        }
+        if let Some(file) = variable(&format!("{family}_FROM_REPOSITORY_FILE"))? {
+            return from_file(Path::new(&file));
+        }
+    }
+    Err(Failure::fatal(
+        "which repository to copy from? Name it with --from-repo or in the variable BACKSTAY_FROM_REPOSITORY",
+    ))
+}
+
 fn from_file(file: &Path) -> Result<String, Failure> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::fatal(format!("cannot read the repository file {}: {error}", file.display())))?;

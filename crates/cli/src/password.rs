@@ -35,41 +35,93 @@ impl std::fmt::Debug for Password {
 /// # Errors
 /// [`Failure::Fatal`] when a source that was named cannot be read, or gives nothing, or there is no terminal to ask on.
 pub fn password(options: &GlobalOptions, new: bool) -> Result<Password, Failure> {
-    let password = match named(options)? {
-        Some(password) => password,
-        None => prompt(new)?,
+    let sources = Sources {
+        file: options.password_file.as_deref(),
+        command: options.password_command.as_deref(),
+        command_option: "--password-command",
+        family: "",
     };
+    let (question, hint) = (
+        if new { "Password for the new repository: " } else { "Password of the repository: " },
+        "no password: use --password-file, --password-command or the variable BACKSTAY_PASSWORD",
+    );
+    given(sources.named()?.map_or_else(|| prompt(question, new, hint), Ok)?)
+}
+
+/// The password of the repository that is copied from: its own options, `BACKSTAY_FROM_*`, `RESTIC_FROM_*`, a prompt.
+///
+/// # Errors
+/// As [`password`].
+pub fn from_password(file: Option<&Path>, command: Option<&str>) -> Result<Password, Failure> {
+    let sources = Sources { file, command, command_option: "--from-password-command", family: "FROM_" };
+    let (question, hint) = (
+        "Password of the repository to copy from: ",
+        "no password for the repository to copy from: use --from-password-file, --from-password-command or the \
+         variable BACKSTAY_FROM_PASSWORD",
+    );
+    given(sources.named()?.map_or_else(|| prompt(question, false, hint), Ok)?)
+}
+
+/// The password of a key that is being made: from a file or a command, or asked for twice.
+///
+/// # Errors
+/// As [`password`].
+pub fn new_password(file: Option<&Path>, command: Option<&str>) -> Result<Password, Failure> {
+    let hint = "no new password: use --new-password-file or --new-password-command";
+    given(match (file, command) {
+        (Some(file), _) => from_file(file)?,
+        (None, Some(command)) => from_command(command, "--new-password-command")?,
+        (None, None) => prompt("Password for the new key: ", true, hint)?,
+    })
+}
+
+fn given(password: Password) -> Result<Password, Failure> {
     if password.0.is_empty() {
         return Err(Failure::fatal("the password is empty"));
     }
     Ok(password)
 }
 
-fn named(options: &GlobalOptions) -> Result<Option<Password>, Failure> {
-    if let Some(file) = &options.password_file {
-        return from_file(file).map(Some);
-    }
-    if let Some(command) = &options.password_command {
-        return from_command(command, "--password-command").map(Some);
-    }
-    if let Some(text) = variable("BACKSTAY_PASSWORD")? {
-        return Ok(Some(Password(text.into_bytes())));
-    }
-    if let Some(file) = variable("BACKSTAY_PASSWORD_FILE")? {
-        return from_file(Path::new(&file)).map(Some);
-    }
-    if let Some(command) = variable("BACKSTAY_PASSWORD_COMMAND")? {
-        return from_command(&command, "BACKSTAY_PASSWORD_COMMAND").map(Some);
-    }
-    // restic's own order: a file or a command goes before the plain text, and both at once are a contradiction.
-    let (file, command) = (variable("RESTIC_PASSWORD_FILE")?, variable("RESTIC_PASSWORD_COMMAND")?);
-    match (file, command) {
-        (Some(_), Some(_)) => Err(Failure::fatal(
-            "RESTIC_PASSWORD_FILE and RESTIC_PASSWORD_COMMAND are both set: keep one of them, or use --password-file",
-        )),
-        (Some(file), None) => from_file(Path::new(&file)).map(Some),
-        (None, Some(command)) => from_command(&command, "RESTIC_PASSWORD_COMMAND").map(Some),
-        (None, None) => Ok(variable("RESTIC_PASSWORD")?.map(|text| Password(text.into_bytes()))),
+/// Where a password may stand.
+struct Sources<'a> {
+    file: Option<&'a Path>,
+    command: Option<&'a str>,
+    command_option: &'static str,
+    /// What stands between the program's name and `PASSWORD` in the names of variables.
+    family: &'static str,
+}
+
+impl Sources<'_> {
+    fn named(&self) -> Result<Option<Password>, Failure> {
+        if let Some(file) = self.file {
+            return from_file(file).map(Some);
+        }
+        if let Some(command) = self.command {
+            return from_command(command, self.command_option).map(Some);
+        }
+        let name = |program: &str, what: &str| format!("{program}_{}PASSWORD{what}", self.family);
+        if let Some(text) = variable(&name("BACKSTAY", ""))? {
+            return Ok(Some(Password(text.into_bytes())));
+        }
+        if let Some(file) = variable(&name("BACKSTAY", "_FILE"))? {
+            return from_file(Path::new(&file)).map(Some);
+        }
+        let origin = name("BACKSTAY", "_COMMAND");
+        if let Some(command) = variable(&origin)? {
+            return from_command(&command, &origin).map(Some);
+        }
+        // restic's own order: a file or a command goes before the plain text, and both at once are a contradiction.
+        let origin = name("RESTIC", "_COMMAND");
+        let (file, command) = (variable(&name("RESTIC", "_FILE"))?, variable(&origin)?);
+        match (file, command) {
+            (Some(_), Some(_)) => Err(Failure::fatal(format!(
+                "{} and {origin} are both set: keep one of them, or use an option",
+                name("RESTIC", "_FILE")
+            ))),
+            (Some(file), None) => from_file(Path::new(&file)).map(Some),
+            (None, Some(command)) => from_command(&command, &origin).map(Some),
+            (None, None) => Ok(variable(&name("RESTIC", ""))?.map(|text| Password(text.into_bytes()))),
+        }
     }
 }
 
@@ -143,16 +195,14 @@ fn split(text: &str) -> Result<Vec<String>, &'static str> {
     Ok(words)
 }
 
-fn prompt(new: bool) -> Result<Password, Failure> {
-    const NONE: &str = "no password: use --password-file, --password-command or the variable BACKSTAY_PASSWORD";
-    let mut terminal = File::options().read(true).write(true).open("/dev/tty").map_err(|_| Failure::fatal(NONE))?;
+fn prompt(question: &str, twice: bool, hint: &'static str) -> Result<Password, Failure> {
+    let mut terminal = File::options().read(true).write(true).open("/dev/tty").map_err(|_| Failure::fatal(hint))?;
     let ask = |terminal: &mut File, question: &str| {
         ask(terminal, question)
             .map_err(|error| Failure::fatal(format!("cannot read a password from the terminal: {error}")))
     };
-    let first =
-        ask(&mut terminal, if new { "Password for the new repository: " } else { "Password of the repository: " })?;
-    if new && ask(&mut terminal, "The same password again: ")?.0 != first.0 {
+    let first = ask(&mut terminal, question)?;
+    if twice && ask(&mut terminal, "The same password again: ")?.0 != first.0 {
         return Err(Failure::fatal("the two passwords differ: nothing was done"));
     }
     Ok(first)

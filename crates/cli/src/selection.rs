@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use backstay_core::Id;
 use backstay_repository::reader::Reader;
-use backstay_repository::repository::Repository;
+use backstay_repository::repository::{ReadableSnapshots, Repository};
 use backstay_repository::snapshot::{Snapshot, SnapshotFilter};
 
 use crate::args::SnapshotFilterOptions;
@@ -77,6 +77,27 @@ pub fn snapshots(
         return Ok(repository.snapshots()?.into_iter().filter(|(_, snapshot)| filter.matches(snapshot)).collect());
     }
     Ok(names.iter().map(|name| repository.snapshot(name, &filter)).collect::<Result<_, _>>()?)
+}
+
+/// The same, but those that cannot be read keep nobody from the others: why is told beside them.
+///
+/// # Errors
+/// When one that was named is not there or cannot be read, or the store fails.
+pub fn readable(
+    repository: &Repository,
+    names: &[String],
+    filter: &SnapshotFilterOptions,
+) -> Result<ReadableSnapshots, Failure> {
+    if names.is_empty() {
+        let filter = filter.filter();
+        let mut found = repository.readable_snapshots()?;
+        found.snapshots.retain(|(_, snapshot)| filter.matches(snapshot));
+        return Ok(found);
+    }
+    let mut list = snapshots(repository, names, filter)?;
+    let mut seen = std::collections::HashSet::new();
+    list.retain(|(id, _)| seen.insert(*id));
+    Ok(ReadableSnapshots { snapshots: list, damaged: Vec::new() })
 }
 
 /// A reader with the whole index.

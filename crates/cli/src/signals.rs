@@ -75,6 +75,14 @@ pub(crate) fn keep(lock: Lock) {
     LOCKS.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
 }
 
+/// Makes sure that all locks that were kept are still ours.
+///
+/// # Errors
+/// [`backstay_repository::Error::LockLost`].
+pub(crate) fn check_locks() -> Result<(), backstay_repository::Error> {
+    LOCKS.lock().unwrap_or_else(PoisonError::into_inner).iter().try_for_each(Lock::check)
+}
+
 /// Gives up all locks that were kept.
 pub(crate) fn release_locks() {
     let locks = std::mem::take(&mut *LOCKS.lock().unwrap_or_else(PoisonError::into_inner));

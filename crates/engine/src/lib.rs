@@ -10,6 +10,7 @@ pub mod filesystem;
 mod ingest;
 pub mod job;
 pub mod ledger;
+pub mod ledgers;
 pub mod restore_through;
 pub mod stream_source;
 pub mod tree;

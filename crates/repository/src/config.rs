@@ -32,10 +32,22 @@ impl Config {
     /// # Errors
     /// When the operating system gives no random bytes.
     pub fn generate(fast_cdc: bool) -> Result<Self, Error> {
+        Self::generate_with(fast_cdc, None)
+    }
+
+    /// The same with the polynomial of another repository, so that restic's chunker cuts alike in both.
+    ///
+    /// # Errors
+    /// As [`Config::generate`], and a polynomial that restic would refuse.
+    pub fn generate_with(fast_cdc: bool, polynomial: Option<u64>) -> Result<Self, Error> {
         let no_random = |error: crate::crypto::RandomError| Error::Other(error.to_string());
         let mut id = Id::default();
         random(&mut id.0).map_err(no_random)?;
-        let polynomial = random_polynomial().map_err(no_random)?;
+        let polynomial = match polynomial {
+            Some(given) if is_irreducible(given) => given,
+            Some(given) => return Err(Error::Other(format!("{given:x} is no polynomial that restic takes"))),
+            None => random_polynomial().map_err(no_random)?,
+        };
         Ok(Self {
             version: 2,
             id,
@@ -72,6 +84,12 @@ impl Config {
     /// None in practice.
     pub fn encode(&self) -> Result<Vec<u8>, Error> {
         to_json(self).map_err(|error| Error::Other(error.to_string()))
+    }
+
+    /// The polynomial of restic's chunker, where that is the one that cuts; none in a repository that cuts with FastCDC.
+    #[must_use]
+    pub fn rabin_polynomial(&self) -> Option<u64> {
+        if self.backstay_chunker.as_deref() == Some(FAST_CDC) { None } else { self.polynomial() }
     }
 
     fn polynomial(&self) -> Option<u64> {

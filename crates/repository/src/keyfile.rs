@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::crypto::{CryptoError, MasterKey, random};
 use crate::error::Error;
-use crate::gotext::{to_json, write_time};
+use crate::gotext::{parse_time, to_json, write_time};
+use crate::tree::NO_TIME;
 
 /// Memory that scrypt may take, in bytes.
 const MAX_MEMORY: u64 = 1 << 30;
@@ -173,6 +174,13 @@ pub fn open(file: &[u8], password: &[u8]) -> Result<MasterKey, KeyError> {
         return Err(damaged("a part of the repository's key is all zeros".to_owned()));
     }
     Ok(master)
+}
+
+/// What a key file says about its making: when, by whom, on which host. The error is a reason as in [`KeyError`].
+pub(crate) fn origin(file: &[u8]) -> Result<(Option<Time>, String, String), String> {
+    let file: KeyFile = serde_json::from_slice(file).map_err(|error| format!("not a key file: {error}"))?;
+    let created = file.created.as_deref().and_then(parse_time).filter(|time| *time != NO_TIME);
+    Ok((created, file.username.unwrap_or_default(), file.hostname.unwrap_or_default()))
 }
 
 /// The order in which keys are tried: those whose id begins with the hint, then the others.

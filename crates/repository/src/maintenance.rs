@@ -4,18 +4,31 @@
 //! then the deletion of old index files, last the deletion of old objects. Killed at any point, it leaves at worst objects
 //! that nobody needs. Whoever calls holds the lock that the operation names.
 
+pub mod copy;
 pub mod forget;
+pub mod keys;
+pub mod ledgers;
+pub mod objects;
 pub mod pack_header;
 pub mod prune;
+pub mod repair_index;
+pub mod repair_packs;
+pub mod repair_snapshots;
 pub mod replace_index;
+pub mod rewrite;
+mod rewrite_tree;
+pub mod tag;
 pub mod used;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use backstay_core::{Id, ObjectKind};
 use parking_lot::Mutex;
 
 use crate::error::Error;
 use crate::reader::Result;
+use crate::repository::Repository;
+use crate::snapshot::Snapshot;
 
 /// Is told how an operation goes on; the calls come from several threads.
 pub trait MaintenanceProgress: Sync {
@@ -34,6 +47,13 @@ pub trait MaintenanceProgress: Sync {
     /// Whether the operation shall stop as soon as it can in good order.
     fn cancelled(&self) -> bool {
         false
+    }
+    /// Asked before anything is replaced or deleted.
+    ///
+    /// # Errors
+    /// Why the operation must end here: it was asked to stop, or its lock was lost.
+    fn go_on(&self) -> Result<()> {
+        if self.cancelled() { Err(interrupted()) } else { Ok(()) }
     }
 }
 
@@ -92,4 +112,17 @@ pub(crate) fn on_threads(threads: usize, work: impl Fn() + Sync) -> Result<()> {
             thread.join().map_err(|_| Error::Other("a thread died; this is a defect of Backstay".to_owned()))
         })
     })
+}
+
+/// Stores a changed snapshot, then deletes the one that it replaces. Returns the new id.
+pub(crate) fn replace_snapshot(
+    repository: &Repository,
+    old: &Id,
+    new: &Snapshot,
+    progress: &dyn MaintenanceProgress,
+) -> Result<Id> {
+    let id = repository.save_snapshot(new)?;
+    progress.go_on()?;
+    repository.store().delete(ObjectKind::Snapshot, old)?;
+    Ok(id)
 }

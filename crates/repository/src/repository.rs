@@ -20,7 +20,7 @@ use crate::lock::{Lock, LockInfo, LockTimes, host_name, user_name};
 use crate::snapshot::{Snapshot, SnapshotFilter, now};
 
 /// Key files that are tried with a password at the most.
-const MAX_KEYS: usize = 20;
+pub(crate) const MAX_KEYS: usize = 20;
 /// How often the index files are listed at the most, when some of them vanish before they were read.
 const LISTINGS: usize = 5;
 /// Files that are loaded at the same time.
@@ -33,6 +33,8 @@ pub struct InitOptions {
     pub kdf: KdfParams,
     /// Cut files as restic does, so that the two programs can share contents in this repository.
     pub restic_chunker: bool,
+    /// Cut files as restic does, with this polynomial: that of a repository whose snapshots are to be copied.
+    pub polynomial: Option<u64>,
 }
 
 /// How a repository is opened.
@@ -85,8 +87,8 @@ impl Repository {
                 return Err(exists());
             }
         }
-        let InitOptions { kdf, restic_chunker } = options;
-        let config = Config::generate(!restic_chunker)?;
+        let InitOptions { kdf, restic_chunker, polynomial } = options;
+        let config = Config::generate_with(!restic_chunker && polynomial.is_none(), polynomial)?;
         let key = MasterKey::generate().map_err(|error| Error::Other(error.to_string()))?;
         let origin = KeyOrigin { created: now(), username: user_name(), hostname: host_name() };
         let key_file = keyfile::wrap(&key, password, kdf, &origin)?;

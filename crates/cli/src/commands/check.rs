@@ -75,7 +75,7 @@ fn words(report: &CheckReport, quiet: bool) -> String {
         }
     }
     if report.suggest_repair_index {
-        lines.push("The index needs repair: \"restic repair index\" makes it anew".to_owned());
+        lines.push("The index needs repair: \"backstay repair index\" makes it anew".to_owned());
     }
     if report.suggest_prune {
         lines.push("A prune would tidy up: \"restic prune\"".to_owned());

@@ -1,4 +1,4 @@
-//! `backstay dump` (also `cat`): the contents of one file of a snapshot, or a folder as an archive.
+//! `backstay dump`: the contents of one file of a snapshot, or a folder as an archive.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -66,8 +66,10 @@ impl From<Archive> for ArchiveFormat {
 }
 
 /// What is to be written.
-enum Thing {
+pub(crate) enum Thing {
+    /// The contents of a file.
     File(OpenFile),
+    /// An archive of a folder.
     Folder(Arc<Reader>, Id, ArchiveOptions),
 }
 
@@ -150,7 +152,8 @@ impl Thing {
     }
 }
 
-fn to_output(thing: &Thing, session: &Session) -> Result<(), Failure> {
+/// Writes all of it to standard output.
+pub(crate) fn to_output(thing: &Thing, session: &Session) -> Result<(), Failure> {
     let mut out = Stdout { session, failure: None };
     let copied = thing.write(session, &mut out);
     match (copied, out.failure) {

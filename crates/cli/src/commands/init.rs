@@ -6,6 +6,7 @@ use backstay_core::{Id, ObjectKind};
 use backstay_repository::error::Error;
 use backstay_repository::repository::{InitOptions, Repository};
 
+use crate::commands::copy::FromOptions;
 use crate::failure::Failure;
 use crate::password;
 use crate::session::Session;
@@ -18,6 +19,12 @@ pub struct InitArgs {
     /// Cut files as restic does, so that restic and Backstay share contents in this repository
     #[arg(long)]
     pub restic_chunker: bool,
+    /// Cut files as the repository named by --from-repo does, one that restic's chunker cuts
+    #[arg(long, conflicts_with = "restic_chunker")]
+    pub copy_chunker_params: bool,
+    /// The other repository.
+    #[command(flatten)]
+    pub from: FromOptions,
 }
 
 impl InitArgs {
@@ -27,16 +34,21 @@ impl InitArgs {
     /// When there is a repository already, or the folder cannot be written.
     pub fn run(self, session: &Session) -> Result<(), Failure> {
         session.needs_lock("init")?;
+        let FromOptions { from_repo, from_repository_file, .. } = &self.from;
+        if !self.copy_chunker_params && (from_repo.is_some() || from_repository_file.is_some()) {
+            return Err(Failure::fatal("--from-repo is of use with --copy-chunker-params only"));
+        }
         let store = session.store()?;
         let location = store.location();
         if store.size(ObjectKind::Config, &Id::default()).map_err(Error::from)?.is_some() {
             return Err(Failure::fatal(format!("there is a repository at {location} already")));
         }
+        let polynomial = if self.copy_chunker_params { Some(self.polynomial(session)?) } else { None };
         let password = password::password(&session.global, true)?;
         let repository = Repository::init(
             store,
             password.bytes(),
-            InitOptions { restic_chunker: self.restic_chunker, ..InitOptions::default() },
+            InitOptions { restic_chunker: self.restic_chunker, polynomial, ..InitOptions::default() },
         )?;
         let id = repository.config().id.to_string();
         if session.output.json {
@@ -51,5 +63,14 @@ impl InitArgs {
             &id[..id.len().min(10)],
         ));
         Ok(())
+    }
+
+    fn polynomial(&self, session: &Session) -> Result<u64, Failure> {
+        self.from.open(session)?.config().rabin_polynomial().ok_or_else(|| {
+            Failure::fatal(
+                "that repository cuts files with FastCDC by a table made of its own key, which another repository cannot \
+                 share: make both with --restic-chunker, or copy without shared contents",
+            )
+        })
     }
 }

@@ -8,6 +8,7 @@
 mod extremes;
 mod full_disk;
 mod kill;
+mod maintenance;
 mod place;
 mod plugins;
 mod restic_reads;

@@ -6,8 +6,10 @@ mod common;
 
 mod test_backup;
 mod test_cache;
+mod test_cat;
 mod test_check;
 mod test_completions;
+mod test_copy;
 mod test_diff;
 mod test_dump;
 mod test_exit_status;
@@ -15,15 +17,19 @@ mod test_find;
 mod test_help;
 mod test_init;
 mod test_json;
+mod test_key;
 mod test_ls;
 mod test_man;
 mod test_mount;
 mod test_password;
 mod test_plugins;
+mod test_repair;
 mod test_restore;
+mod test_rewrite;
 mod test_signals;
 mod test_snapshots;
 mod test_stats;
+mod test_tag;
 mod test_version;
 
 #[test]

@@ -15,7 +15,8 @@ use backstay_stores::LocalStore;
 pub(crate) const PASSWORD: &str = "a test password";
 
 /// Key derivation that costs nothing: for tests only.
-pub(crate) const CHEAP: InitOptions = InitOptions { kdf: KdfParams { log_n: 10, r: 1, p: 1 }, restic_chunker: false };
+pub(crate) const CHEAP: InitOptions =
+    InitOptions { kdf: KdfParams { log_n: 10, r: 1, p: 1 }, restic_chunker: false, polynomial: None };
 
 pub(crate) fn store(path: &Path) -> Arc<dyn Store> {
     Arc::new(LocalStore::new(path))
