@@ -53,24 +53,34 @@ impl Id {
     }
 }
 
+/// The value of a hexadecimal digit in either case; 255 for any other byte.
+const VALUES: [u8; 256] = {
+    let mut values = [255; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value] as usize] = value as u8;
+        values[b"0123456789ABCDEF"[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+
 impl FromStr for Id {
     type Err = ParseIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bytes = text.as_bytes();
         let bad = || ParseIdError(text.to_owned());
-        if bytes.len() != 64 {
-            return Err(bad());
-        }
-        let digit = |c: u8| match c {
-            b'0'..=b'9' => Ok(c - b'0'),
-            b'a'..=b'f' => Ok(c - b'a' + 10),
-            b'A'..=b'F' => Ok(c - b'A' + 10),
-            _ => Err(bad()),
-        };
+        let digits: &[u8; 64] = text.as_bytes().try_into().map_err(|_| bad())?;
         let mut id = [0; 32];
-        for (out, pair) in id.iter_mut().zip(bytes.chunks_exact(2)) {
-            *out = digit(pair[0])? << 4 | digit(pair[1])?;
+        // Trees and index files are full of ids: no branch for a digit, one for all of them.
+        let mut seen = 0;
+        for (out, [high, low]) in id.iter_mut().zip(digits.as_chunks().0) {
+            let (high, low) = (VALUES[usize::from(*high)], VALUES[usize::from(*low)]);
+            seen |= high | low;
+            *out = high << 4 | low;
+        }
+        if seen > 15 {
+            return Err(bad());
         }
         Ok(Self(id))
     }
@@ -129,11 +139,19 @@ mod tests {
         assert_eq!(id.to_hex(), "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03");
         assert_eq!(id.to_hex().parse::<Id>().unwrap(), id);
         assert_eq!(id.short(), "5891b5b5");
+        assert_eq!(id.to_hex().to_uppercase().parse::<Id>().unwrap(), id);
     }
 
     #[test]
     fn other_text_is_refused() {
         assert!("5891".parse::<Id>().is_err());
+        for at in 0..64 {
+            for other in ["g", "/", ":", "@", "G", "`", " "] {
+                let mut text = Id::of(b"").to_hex();
+                text.replace_range(at..=at, other);
+                assert!(text.parse::<Id>().is_err(), "{text}");
+            }
+        }
         assert!("zz91b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03".parse::<Id>().is_err());
     }
 }

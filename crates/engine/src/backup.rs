@@ -124,8 +124,43 @@ fn run(
     if options.paths.is_empty() && sources.is_empty() {
         return Err(Error::Other("nothing to back up: name a path, a plugin, --stdin or a command".to_owned()));
     }
+    if options.dry_run {
+        return run_locked(repository, options, sources, job, observer, || Ok(None));
+    }
+    if !sources.is_empty() || options.retry_lock.is_some() {
+        let lock = repository.lock(false, options.retry_lock)?;
+        return run_locked(repository, options, sources, job, observer, || Ok(Some(lock)));
+    }
+    // The fifth of a second after which a lock is known to hold is much of the time of a backup that finds nothing new. A
+    // walk may begin meanwhile: until the lock holds nothing refers to what it stores, and should an exclusive lock have
+    // come and gone in that time, the writer finds out at the end which of the packs that it relied on are gone.
+    let lock = repository.begin_lock(false)?;
+    std::thread::scope(|scope| {
+        let settling = scope.spawn(|| {
+            let result = lock.settle();
+            if let Err(error) = &result {
+                job.stop(error.to_string());
+            }
+            result
+        });
+        let settled = || match settling.join() {
+            Ok(result) => result.map(Some),
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        run_locked(repository, options, sources, job, observer, settled)
+    })
+}
+
+/// The job with its lock, which `settled` waits for.
+fn run_locked(
+    repository: &Arc<Repository>,
+    options: &BackupOptions,
+    sources: &mut [Box<dyn Source>],
+    job: &Listening<'_>,
+    observer: &dyn Observer,
+    settled: impl FnOnce() -> Result<Option<Lock>, Error>,
+) -> Result<BackupReport, Error> {
     let started = SnapshotTime::now();
-    let lock = if options.dry_run { None } else { Some(repository.lock(false, options.retry_lock)?) };
     let infos: Vec<SourceInfo> = sources.iter().map(|source| source.info()).collect();
     let paths = snapshot_paths(options, &infos)?;
     let parent = find_parent(repository, options, &paths, job)?;
@@ -185,6 +220,7 @@ fn run(
         results.push((info, result));
     }
 
+    let lock = settled()?;
     debug_assert!(tally.balances(), "every announced entry ends in one state: {tally:?}");
     let mut summary = summarise(&tree_report, &results);
     let verdict = match stopped {

@@ -57,11 +57,18 @@ impl Job for JobControl {
 pub(crate) struct Listening<'a> {
     job: &'a dyn Job,
     errors: AtomicU64,
+    /// The engine's own reason to stop.
+    stop: Mutex<Option<String>>,
 }
 
 impl<'a> Listening<'a> {
     pub(crate) fn new(job: &'a dyn Job) -> Self {
-        Self { job, errors: AtomicU64::new(0) }
+        Self { job, errors: AtomicU64::new(0), stop: Mutex::new(None) }
+    }
+
+    /// Makes everybody stop who asks whether to.
+    pub(crate) fn stop(&self, reason: String) {
+        *self.stop.lock() = Some(reason);
     }
 
     /// Messages of level error or worse so far.
@@ -83,7 +90,7 @@ impl Job for Listening<'_> {
     }
 
     fn cancelled(&self) -> Option<CancelReason> {
-        self.job.cancelled()
+        self.job.cancelled().or_else(|| self.stop.lock().clone().map(CancelReason::Failed))
     }
 }
 

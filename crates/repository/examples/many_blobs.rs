@@ -77,6 +77,12 @@ fn save(repository: &Repository, first: u32, count: u32, in_pack: u32) {
     repository.save_unpacked(ObjectKind::Index, &encode_index_file(&packs)).unwrap();
 }
 
+/// Seconds of processor time that this process used, over all threads.
+fn processor() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
 /// A line of /proc/self/status in MB.
 fn memory(what: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -90,13 +96,13 @@ fn open(folder: &Path) {
     let store = Arc::new(LocalStore::new(folder.join("repository")));
     let repository = Repository::open_with(store, PASSWORD, &options).unwrap();
     let before = memory("VmRSS");
-    let start = Instant::now();
+    let (start, used) = (Instant::now(), processor());
     let index = repository.load_index().unwrap();
-    let seconds = start.elapsed().as_secs_f64();
+    let (seconds, used) = (start.elapsed().as_secs_f64(), processor() - used);
     let (after, peak) = (memory("VmRSS"), memory("VmHWM"));
     let a_blob = |bytes: f64| bytes / index.len() as f64;
     println!(
-        "  {seconds:.2} s; a blob: {:.1} bytes held, {:.1} resident, {:.1} at the peak",
+        "  {seconds:.2} s, {used:.2} s of processor time; a blob: {:.1} bytes held, {:.1} resident, {:.1} at the peak",
         a_blob(index.memory() as f64),
         a_blob((after - before) * 1e6),
         a_blob((peak - before) * 1e6)

@@ -215,11 +215,10 @@ impl Lock {
         retry: Option<Duration>,
         times: LockTimes,
     ) -> Result<Self, Error> {
-        survive_probes()?;
         let end = retry.map(|retry| Instant::now() + retry);
         let mut pause = times.first_retry;
         loop {
-            match Self::attempt(repository, exclusive, times) {
+            match Self::begin(repository, exclusive, times).and_then(SettlingLock::settle) {
                 Err(Error::Locked(conflict)) => {
                     let left = end.map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
                     if left.is_zero() {
@@ -233,15 +232,17 @@ impl Lock {
         }
     }
 
-    fn attempt(repository: &Arc<Repository>, exclusive: bool, times: LockTimes) -> Result<Self, Error> {
+    /// Writes the lock if nobody else's is in the way. Whether somebody came at the same moment is still to be seen.
+    pub(crate) fn begin(
+        repository: &Arc<Repository>,
+        exclusive: bool,
+        times: LockTimes,
+    ) -> Result<SettlingLock, Error> {
+        survive_probes()?;
         find_conflict(repository, exclusive, None)?;
         let started = since_boot();
         let id = write(repository, exclusive)?;
-        std::thread::sleep(times.settle);
-        if let Err(error) = find_conflict(repository, exclusive, Some(&id)) {
-            repository.store().delete(ObjectKind::Lock, &id)?;
-            return Err(error);
-        }
+        let settled = Instant::now() + times.settle;
         let shared = Arc::new(Shared {
             repository: Arc::clone(repository),
             times,
@@ -249,18 +250,7 @@ impl Lock {
             state: Mutex::new(State { id, refreshed: started, failure: None, ending: false }),
             wake: Condvar::new(),
         });
-        let for_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("refresh lock".to_owned())
-            .spawn(move || for_thread.keep_fresh())
-            .map_err(|error| Error::io("a thread that refreshes the lock could not be started", error));
-        match thread {
-            Ok(thread) => Ok(Self { shared, thread: Some(thread) }),
-            Err(error) => {
-                repository.store().delete(ObjectKind::Lock, &id)?;
-                Err(error)
-            }
-        }
+        Ok(SettlingLock { lock: Self { shared, thread: None }, settled })
     }
 
     /// Makes sure that the lock is still ours. Ask before anything that others must not be surprised by.
@@ -275,6 +265,35 @@ impl Lock {
         }
         let reason = state.failure.as_deref().unwrap_or("the machine may have slept");
         Err(Error::LockLost(format!("it was not refreshed for {} seconds ({reason})", since.as_secs())))
+    }
+}
+
+/// A lock that is written, but of which it is not known yet whether somebody else wrote one at the same moment. What is
+/// done meanwhile must be of no consequence until [`SettlingLock::settle`] says that it holds: reading, and storing what
+/// nothing refers to.
+#[derive(Debug)]
+pub struct SettlingLock {
+    lock: Lock,
+    settled: Instant,
+}
+
+impl SettlingLock {
+    /// Waits for what is left of the time to settle, and looks again.
+    ///
+    /// # Errors
+    /// As [`Repository::lock`]; the lock is given up then.
+    pub fn settle(self) -> Result<Lock, Error> {
+        let Self { mut lock, settled } = self;
+        std::thread::sleep(settled.saturating_duration_since(Instant::now()));
+        let shared = Arc::clone(&lock.shared);
+        let id = shared.state.lock().id;
+        find_conflict(&shared.repository, shared.exclusive, Some(&id))?;
+        let thread = std::thread::Builder::new()
+            .name("refresh lock".to_owned())
+            .spawn(move || shared.keep_fresh())
+            .map_err(|error| Error::io("a thread that refreshes the lock could not be started", error))?;
+        lock.thread = Some(thread);
+        Ok(lock)
     }
 }
 

@@ -16,14 +16,14 @@ use crate::gotext::to_json;
 use crate::index::{Index, IndexFile, decode_index_file};
 use crate::index_cache::{Cached, IndexCache};
 use crate::keyfile::{self, KdfParams, KeyError, KeyOrigin};
-use crate::lock::{Lock, LockInfo, LockTimes, host_name, user_name};
+use crate::lock::{Lock, LockInfo, LockTimes, SettlingLock, host_name, user_name};
 use crate::snapshot::{Snapshot, SnapshotFilter, now};
 
 /// Key files that are tried with a password at the most.
 pub(crate) const MAX_KEYS: usize = 20;
 /// How often the index files are listed at the most, when some of them vanish before they were read.
 const LISTINGS: usize = 5;
-/// Files that are loaded at the same time.
+/// Files that are loaded at the same time at the most: each thread needs some ten megabytes for a large index file.
 const LOADERS: usize = 8;
 
 /// How a repository is made.
@@ -252,7 +252,9 @@ impl Repository {
         load: impl Fn(&Id) -> Result<T, Error> + Sync,
         mut take: impl FnMut(Id, T),
     ) -> Result<(), Error> {
-        let threads = LOADERS.min(ids.len());
+        // Where nobody waits for a network, more threads than processors only take memory.
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        let threads = processors.max(self.store.calls_at_once() / 2).min(LOADERS).min(ids.len());
         if threads <= 1 {
             for id in ids {
                 take(*id, load(id)?);
@@ -377,6 +379,15 @@ impl Repository {
     /// [`Error::Locked`] when someone else's lock is in the way; [`Error::Damaged`] when a lock cannot be read.
     pub fn lock(self: &Arc<Self>, exclusive: bool, retry: Option<Duration>) -> Result<Lock, Error> {
         self.lock_with(exclusive, retry, self.lock_times)
+    }
+
+    /// Writes a lock and leaves it to the caller to wait until it is settled: what only reads can begin meanwhile. Does
+    /// not wait for others.
+    ///
+    /// # Errors
+    /// As [`Repository::lock`].
+    pub fn begin_lock(self: &Arc<Self>, exclusive: bool) -> Result<SettlingLock, Error> {
+        Lock::begin(self, exclusive, self.lock_times)
     }
 
     /// The same with other times.
