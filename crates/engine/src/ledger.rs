@@ -116,13 +116,18 @@ impl LedgerWriter {
 }
 
 /// Reads a ledger front to back.
-#[derive(Debug)]
 pub struct LedgerReader {
-    input: io::BufReader<Sequential>,
+    input: Box<dyn Read + Send>,
     header: LedgerHeader,
     frame: Vec<u8>,
     read: u64,
     ended: bool,
+}
+
+impl std::fmt::Debug for LedgerReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LedgerReader").field("read", &self.read).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -150,7 +155,15 @@ impl LedgerReader {
             .node_at(root, path.as_bytes())?
             .ok_or_else(|| Error::Other(format!("the snapshot has no /{path}")))?;
         let file = OpenFile::new(Arc::clone(reader), &node)?;
-        let mut input = io::BufReader::with_capacity(256 << 10, Sequential { file, position: 0 });
+        let input = io::BufReader::with_capacity(256 << 10, Sequential { file, position: 0 });
+        Self::read_from(Box::new(input), source)
+    }
+
+    /// Reads the ledger of `source` from its bytes.
+    ///
+    /// # Errors
+    /// It is damaged, or cannot be read.
+    pub fn read_from(mut input: Box<dyn Read + Send>, source: &str) -> Result<Self, Error> {
         let mut magic = [0; MAGIC.len()];
         input.read_exact(&mut magic).map_err(|error| damaged(source, &error.to_string()))?;
         if magic != *MAGIC {

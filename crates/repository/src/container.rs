@@ -10,6 +10,8 @@ const COMPRESSED: u8 = 2;
 const LEVEL: i32 = 3;
 /// Bytes of JSON at the most: no program writes a tenth of it.
 const MAX_PLAIN: u64 = 2 << 30;
+/// No compressed byte stands for more: a zstd block takes three bytes or more and holds 128 KiB at the most.
+const MAX_RATIO: usize = 128 << 10;
 
 /// Why a container does not open.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +74,11 @@ thread_local! {
 /// What zstd said, or that the length differs.
 pub fn decompress_into(compressed: &[u8], expected: usize, out: &mut Vec<u8>) -> io::Result<()> {
     out.clear();
+    if expected > compressed.len().saturating_mul(MAX_RATIO) {
+        // Known before the memory is taken that a damaged index asks for.
+        let length = compressed.len();
+        return Err(io::Error::other(format!("{length} bytes cannot hold the {expected} that the index says")));
+    }
     out.reserve(expected);
     DECOMPRESSOR.with_borrow_mut(|decompressor| {
         if decompressor.is_none() {
@@ -149,5 +156,17 @@ mod tests {
             assert!(decompress_into(&frame, 5001, &mut out).is_err());
             assert!(decompress_into(&frame[..frame.len() - 1], 5000, &mut out).is_err());
         }
+    }
+
+    #[test]
+    fn a_length_that_cannot_be_true_takes_no_memory() {
+        let frame = zstd::bulk::compress(b"short", 3).unwrap();
+        let mut out = Vec::new();
+        assert!(decompress_into(&frame, u32::MAX as usize, &mut out).is_err());
+        assert_eq!(out.capacity(), 0);
+        // The most that can be true: nothing but zeros.
+        let zeros = vec![0; 64 << 20];
+        decompress_into(&zstd::bulk::compress(&zeros, 19).unwrap(), zeros.len(), &mut out).unwrap();
+        assert_eq!(out, zeros);
     }
 }

@@ -12,6 +12,9 @@ use crate::tree::NO_TIME;
 
 /// Memory that scrypt may take, in bytes.
 const MAX_MEMORY: u64 = 1 << 30;
+/// Bytes that scrypt may go through: half a minute's work. A key file is read before anything is proven, and whoever can
+/// write into the store could else hold up everybody for days.
+const MAX_WORK: u64 = 16 << 30;
 const SALT_LEN: usize = 64;
 
 /// How much work it is to try a password.
@@ -78,6 +81,9 @@ fn derive(password: &[u8], salt: &[u8], params: KdfParams) -> Result<MasterKey, 
     let blocks = 128 * u64::from(r) * u64::from(p);
     if memory.is_none_or(|memory| memory > MAX_MEMORY) || blocks > MAX_MEMORY {
         return Err(format!("its scrypt parameters (N=2^{log_n}, r={r}, p={p}) ask for more than 1 GiB of memory"));
+    }
+    if memory.and_then(|memory| memory.checked_mul(p.into())).is_none_or(|work| work > MAX_WORK) {
+        return Err(format!("its scrypt parameters (N=2^{log_n}, r={r}, p={p}) ask for minutes of work"));
     }
     let refused = || format!("its scrypt parameters (N=2^{log_n}, r={r}, p={p}) are not valid");
     let params = scrypt::Params::new(log_n, r, p).map_err(|_| refused())?;
@@ -248,6 +254,7 @@ mod tests {
             ("16384", "9223372036854775808", "more than 1 GiB"),
             ("\"r\":8", "\"r\":4294967295", "more than 1 GiB"),
             ("\"p\":1", "\"p\":4294967295", "more than 1 GiB"),
+            ("\"p\":1", "\"p\":4000", "minutes of work"),
             ("AAEC", "AA", "base64"),
             ("AAECAwQF", "AAEC", "61 bytes"),
             ("\"salt\"", "\"sugar\"", "missing field `salt`"),
