@@ -95,6 +95,8 @@ pub struct Known {
     pub time: i64,
     /// Its host.
     pub host: String,
+    /// Its source did not reach its end.
+    pub partial: bool,
     /// It is gone, by a deletion that was allowed.
     pub deleted: bool,
 }
@@ -109,6 +111,27 @@ pub struct Model {
 }
 
 impl Model {
+    /// An operation deleted a snapshot that keeps so many of the newest of each host.
+    ///
+    /// # Errors
+    /// It was one of those that stay.
+    pub fn forgotten(&mut self, id: &Id, keep: u32) -> Result<(), String> {
+        let Some(known) = self.snapshots.get(id).cloned() else {
+            return Err("invariant 2: a snapshot was deleted that nobody had seen".to_owned());
+        };
+        let newer = self
+            .snapshots
+            .values()
+            .filter(|other| other.host == known.host && !other.deleted && !other.partial && other.time > known.time);
+        let newer = newer.count() as u64;
+        // What is partial counts for nothing, and goes as soon as there is anything newer that is whole.
+        if newer < if known.partial { 1 } else { u64::from(keep) } {
+            return Err(format!("invariant 2: snapshot {} was deleted; {newer} are newer, {keep} stay", known.time));
+        }
+        self.snapshots.insert(*id, Known { deleted: true, ..known });
+        Ok(())
+    }
+
     /// Compares every snapshot in the repository with what it must hold, and returns how many there are.
     ///
     /// # Errors
@@ -128,8 +151,8 @@ impl Model {
             if found != expected {
                 return Err(format!("invariant 1: snapshot {time} holds {}", difference(&found, &expected)));
             }
-            let host = snapshot.hostname.clone();
-            self.snapshots.entry(*id).or_insert(Known { time, host, deleted: false });
+            let (host, partial) = (snapshot.hostname.clone(), snapshot.is_partial());
+            self.snapshots.entry(*id).or_insert(Known { time, host, partial, deleted: false });
         }
         let gone =
             self.snapshots.iter().find(|(id, known)| !known.deleted && !snapshots.iter().any(|(have, _)| have == *id));

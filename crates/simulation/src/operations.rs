@@ -9,6 +9,8 @@ use backstay_repository::check::{CheckOptions, ReadData, check};
 use backstay_repository::error::Error;
 use backstay_repository::keyfile::KdfParams;
 use backstay_repository::lock::LockTimes;
+use backstay_repository::maintenance::forget::{ForgetOptions, KeepCount, Policy, forget};
+use backstay_repository::maintenance::prune::{MaxUnused, PruneOptions, PruneReport, prune};
 use backstay_repository::repository::OpenOptions;
 use backstay_repository::{InitOptions, Repository, WriteOptions};
 
@@ -49,6 +51,17 @@ pub enum Work {
         /// Under the exclusive lock.
         exclusive: bool,
     },
+    /// Keeps so many of the newest snapshots of each host.
+    Forget(u32),
+    /// Gives back the room of what nobody needs.
+    Prune {
+        /// Percent of the room that may stay unused.
+        max_unused: u32,
+        /// Small packs are copied together.
+        repack_small: bool,
+        /// Bytes in a pack.
+        pack_size: usize,
+    },
     /// Removes stale locks.
     Unlock,
 }
@@ -61,6 +74,8 @@ impl Work {
             Self::Backup { .. } => "backup",
             Self::Read(_) => "read",
             Self::Check { .. } => "check",
+            Self::Forget(_) => "forget",
+            Self::Prune { .. } => "prune",
             Self::Unlock => "unlock",
         }
     }
@@ -188,6 +203,27 @@ pub fn run(work: Work, store: Arc<dyn Store>, bug: Option<Bug>) -> Result<Done, 
                 None => Ok(Done::Words("sound".to_owned())),
                 Some(error) => Err(Trouble::Wrong(format!("check found: {error}"))),
             }
+        }
+        Work::Forget(keep) => {
+            let _lock = repository.lock(true, None)?;
+            let policy = Policy { last: KeepCount::Newest(keep), ..Policy::default() };
+            let report = forget(&repository, &ForgetOptions { policy, ..ForgetOptions::default() }, &())?;
+            match report.failed.into_iter().next() {
+                None => Ok(Done::Words(format!("{} forgotten", report.removed.len()))),
+                Some((_, error)) => Err(error.into()),
+            }
+        }
+        Work::Prune { max_unused, repack_small, pack_size } => {
+            let options = PruneOptions {
+                max_unused: MaxUnused::Percent(max_unused.into()),
+                repack_small,
+                pack_size,
+                ..PruneOptions::default()
+            };
+            let report = prune(&repository, &options, &(), &mut |_| {})?;
+            let PruneReport { copied_bytes, deleted_packs, kept_back, .. } = report;
+            let copied = if copied_bytes > 0 { "copied, " } else { "" };
+            Ok(Done::Words(format!("{copied}{deleted_packs} packs deleted, {kept_back} kept back")))
         }
         Work::Unlock => {
             let mut removed = 0;

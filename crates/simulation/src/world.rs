@@ -17,9 +17,9 @@ use backstay_stores::MemoryStore;
 use backstay_stores::faults::{FaultCounts, FaultRates, mix};
 
 use crate::bugs::Bug;
-use crate::client::{Client, Deeds, Held};
+use crate::client::{Client, Held};
 use crate::host::{Expected, Host};
-use crate::model::{Known, Model};
+use crate::model::Model;
 use crate::operations::{self, Done, Trouble, Work};
 use crate::random::Random;
 
@@ -114,8 +114,8 @@ struct Running {
     number: usize,
     work: Work,
     client: Client,
-    /// The snapshots that were there when it began.
-    killed: bool,
+    /// How many of the snapshots that it deleted were looked at.
+    deletions_judged: usize,
 }
 
 struct World {
@@ -204,7 +204,7 @@ impl World {
     fn choose(&mut self) -> Work {
         let random = &mut self.random;
         match random.below(100) {
-            0..60 => {
+            0..46 => {
                 let host = random.index(HOSTS);
                 self.hosts[host].change(random);
                 let script = self.hosts[host].script(random);
@@ -223,8 +223,14 @@ impl World {
                     pack_size: 400 << random.below(5),
                 }
             }
-            60..75 => Work::Read(random.index(1000)),
-            75..85 => Work::Check { read_data: random.percent(50), exclusive: random.percent(50) },
+            46..56 => Work::Read(random.index(1000)),
+            56..69 => Work::Forget(1 + u32::try_from(random.below(3)).unwrap_or(0)),
+            69..85 => Work::Prune {
+                max_unused: if random.percent(60) { 0 } else { 20 },
+                repack_small: random.percent(40),
+                pack_size: 400 << random.below(5),
+            },
+            85..91 => Work::Check { read_data: random.percent(50), exclusive: random.percent(50) },
             _ => Work::Unlock,
         }
     }
@@ -253,7 +259,7 @@ impl World {
             let _ = sender.send(Event::Held(number, held));
         });
         let (store, sender, bug, own) = (client.store(), self.sender.clone(), self.options.bug, work.clone());
-        self.running.push(Running { number, work, client, killed: false });
+        self.running.push(Running { number, work, client, deletions_judged: 0 });
         let body = move || {
             let result = std::panic::catch_unwind(AssertUnwindSafe(|| operations::run(own, store, bug)));
             let result = result.unwrap_or_else(|_| Err(Trouble::Wrong("it panicked".to_owned())));
@@ -267,7 +273,6 @@ impl World {
         let at = self.random.index(self.running.len());
         if self.random.percent(8) {
             self.running[at].client.faults().disappear();
-            self.running[at].killed = true;
         }
         self.running[at].client.go_on();
         at
@@ -276,7 +281,9 @@ impl World {
     /// Waits until the operation that has the turn is held up or ends.
     fn wait(&mut self, at: usize) -> Result<(), String> {
         let name = format!("{} {}", self.running[at].work.name(), self.running[at].number);
-        match self.events.recv_timeout(PATIENCE) {
+        let event = self.events.recv_timeout(PATIENCE);
+        self.deletions(at)?;
+        match event {
             Ok(Event::Held(number, _)) | Ok(Event::Ended(number, _)) if number != self.running[at].number => {
                 Err(format!("{name} had the turn, and operation {number} did something"))
             }
@@ -313,6 +320,7 @@ impl World {
                     }
                 }
             }
+            Err(Trouble::Refused(Error::NotCommitted(_))) => line.push_str("prepared and found it locked"),
             Err(Trouble::Refused(Error::Locked(_))) => line.push_str("found it locked"),
             Err(Trouble::Refused(error)) if !troubled => {
                 return Err(format!("{name} failed although nothing was wrong: {error}"));
@@ -322,7 +330,6 @@ impl World {
             }
             Err(_) => line.push_str(if gone { "was killed" } else { "failed" }),
         }
-        self.deletions(running, &deeds)?;
         self.bury(&deeds.locks, &mut line)?;
         let objects = [ObjectKind::Lock, ObjectKind::Snapshot, ObjectKind::Index, ObjectKind::Pack]
             .map(|kind| self.store.list(kind).map_or(0, |list| list.len()));
@@ -338,7 +345,7 @@ impl World {
         report: &backstay_engine::backup::BackupReport,
         told: backstay_core::Tally,
     ) -> Result<(), String> {
-        let Work::Backup { expected, save_partial, time, host, .. } = work else { return Ok(()) };
+        let Work::Backup { expected, save_partial, .. } = work else { return Ok(()) };
         let (own, died) = {
             let expected = expected.lock().unwrap_or_else(PoisonError::into_inner);
             (expected.tally, expected.died)
@@ -363,20 +370,26 @@ impl World {
         }
         match report.snapshot {
             Some(_) if died && !save_partial => Err("a partial snapshot was saved that nobody wanted".to_owned()),
-            Some(id) => {
-                let known = Known { time: *time, host: operations::host_name(*host), deleted: false };
-                self.model.snapshots.insert(id, known);
-                Ok(())
-            }
+            // It was seen when it was written, or is there now; whether it reads is asked after the turn.
+            Some(id) if self.model.snapshots.contains_key(&id) => Ok(()),
+            Some(id) => match self.store.size(ObjectKind::Snapshot, &id) {
+                Ok(Some(_)) => Ok(()),
+                _ => Err("invariant 1: the snapshot that was reported is not there".to_owned()),
+            },
             None => Ok(()),
         }
     }
 
-    /// Whether the operation was allowed to delete the snapshots that it deleted.
-    fn deletions(&mut self, running: &Running, deeds: &Deeds) -> Result<(), String> {
-        match deeds.deleted_snapshots.first() {
-            None => Ok(()),
-            Some(_) => Err(format!("invariant 2: {} deleted a snapshot", running.work.name())),
+    /// Whether the operation was allowed to delete the snapshots that it deleted in this turn.
+    fn deletions(&mut self, at: usize) -> Result<(), String> {
+        let running = &mut self.running[at];
+        let deleted = running.client.deeds().deleted_snapshots;
+        let new = &deleted[running.deletions_judged..];
+        running.deletions_judged = deleted.len();
+        match (&running.work, new) {
+            (_, []) => Ok(()),
+            (Work::Forget(keep), new) => new.iter().try_for_each(|id| self.model.forgotten(id, *keep)),
+            (other, _) => Err(format!("invariant 2: {} deleted a snapshot", other.name())),
         }
     }
 

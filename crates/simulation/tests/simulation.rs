@@ -60,3 +60,13 @@ fn a_pack_that_was_only_promised_is_found() {
 fn a_failed_entry_that_is_dropped_is_found() {
     is_found(Bug::FailureDropped, 20, "invariant 3");
 }
+
+#[test]
+fn a_prune_that_does_not_look_again_is_found() {
+    is_found(Bug::NoSecondLook, 60, "invariant 1");
+}
+
+#[test]
+fn locks_that_nobody_sees_are_found() {
+    is_found(Bug::LocksIgnored, 60, "invariant");
+}

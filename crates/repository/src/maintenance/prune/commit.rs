@@ -33,6 +33,7 @@ impl Plan {
 
     /// The index and the used blobs as they are now.
     fn refresh(&mut self, stored: &Stored, progress: &dyn MaintenanceProgress) -> Result<()> {
+        let listed = self.repository.snapshot_ids()?;
         let files = index_files(&self.repository)?;
         let now: HashSet<&Id> = files.iter().collect();
         if self.state.files.keys().any(|file| !now.contains(file)) {
@@ -43,7 +44,8 @@ impl Plan {
         self.state.load(&self.repository, &new, stored, progress)?;
         let index = Arc::new(std::mem::take(&mut self.state.index));
         let reader = Reader::new(Arc::clone(&self.repository), Arc::clone(&index));
-        let result = collect_new(&reader, &self.options.without_snapshots, &mut self.snapshots, &self.used, progress);
+        let without = &self.options.without_snapshots;
+        let result = collect_new(&reader, &listed, without, &mut self.snapshots, &self.used, progress);
         drop(reader);
         self.state.index =
             Arc::into_inner(index).ok_or_else(|| Error::Other("the index is still in use".to_owned()))?;

@@ -110,7 +110,9 @@ impl Plan {
         if repository.version() < 2 {
             return Err(Error::ReadOnlyVersion);
         }
-        // A pack that appears while we look is no pack that nothing lists: packs first, then the index.
+        // Backups go on while we look. What a snapshot needs is listed when the snapshot appears: snapshots first, then the
+        // index, or a new one would look damaged. And a pack that appears is no pack that nothing lists: packs first too.
+        let listed = repository.snapshot_ids()?;
         let stored = Stored::list(repository)?;
         let mut state = IndexState::default();
         state.load(repository, &index_files(repository)?, &stored, progress)?;
@@ -118,7 +120,7 @@ impl Plan {
         let reader = Reader::new(Arc::clone(repository), Arc::clone(&index));
         let used = UsedBlobs::new();
         let mut snapshots = HashSet::new();
-        collect_new(&reader, &options.without_snapshots, &mut snapshots, &used, progress)?;
+        collect_new(&reader, &listed, &options.without_snapshots, &mut snapshots, &used, progress)?;
         drop(reader);
         state.index = Arc::into_inner(index).ok_or_else(|| Error::Other("the index is still in use".to_owned()))?;
         let mut plan = Self {
@@ -349,17 +351,17 @@ pub(super) fn unfit(pack: &Id, expected: u64, found: Option<u64>) -> Error {
     ))
 }
 
-/// Adds what the snapshots use that are not in `known` yet, and makes them known.
+/// Adds what those of the `listed` snapshots use that are not in `known` yet, and makes them known.
 pub(super) fn collect_new(
     reader: &Reader,
+    listed: &[Id],
     without: &[Id],
     known: &mut HashSet<Id>,
     used: &UsedBlobs,
     progress: &dyn MaintenanceProgress,
 ) -> Result<()> {
     let repository = reader.repository();
-    let new: Vec<Id> =
-        repository.snapshot_ids()?.into_iter().filter(|id| !known.contains(id) && !without.contains(id)).collect();
+    let new: Vec<Id> = listed.iter().copied().filter(|id| !known.contains(id) && !without.contains(id)).collect();
     progress.stage("snapshots", new.len() as u64);
     let roots = parking_lot::Mutex::new(Vec::with_capacity(new.len()));
     let threads = repository.store().calls_at_once().clamp(1, 16);
