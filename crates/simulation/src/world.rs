@@ -171,7 +171,7 @@ impl World {
         let all = usize::try_from(self.options.operations).unwrap_or(usize::MAX);
         while self.begun < all || !self.running.is_empty() {
             let others = self.running.len();
-            let begin = self.begun < all && others < AT_ONCE && (others == 0 || self.random.percent(60));
+            let begin = self.begun < all && others < AT_ONCE && (others == 0 || self.random.percent(40));
             let at = if begin {
                 self.begin();
                 self.running.len() - 1
@@ -203,6 +203,11 @@ impl World {
 
     fn choose(&mut self) -> Work {
         let random = &mut self.random;
+        // When nobody is at work, somebody looks after what the dead left behind.
+        let locked = self.running.is_empty() && self.store.list(ObjectKind::Lock).is_ok_and(|locks| !locks.is_empty());
+        if locked && random.percent(50) {
+            return Work::Unlock;
+        }
         match random.below(100) {
             0..46 => {
                 let host = random.index(HOSTS);

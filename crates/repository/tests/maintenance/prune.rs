@@ -12,6 +12,8 @@ use backstay_repository::maintenance::prune::{MaxUnused, Plan, PruneOptions, Pru
 use backstay_repository::repository::OpenOptions;
 use backstay_repository::{BlobKind, Repository};
 use backstay_stores::MemoryStore;
+use backstay_stores::faults::points::{AFTER_INDEX_LIST, AFTER_SNAPSHOT_LIST};
+use backstay_stores::faults::{Call, Fault, FaultStore, Moment, Watch};
 
 use crate::support::{assert_holds, back_up, check_all, init, noise, stored};
 
@@ -503,4 +505,29 @@ fn a_full_store_ends_the_preparation_and_nothing_is_lost() {
     assert_holds(&repository, &kept, &KEPT, LENGTH);
     run(&repository, &options()).unwrap();
     assert_tidy(&repository, &kept);
+}
+
+/// Backs up once, when a call is held up.
+#[derive(Debug)]
+struct BackUp(Arc<MemoryStore>);
+
+impl Watch for BackUp {
+    fn delayed(&self, _call: &Call, _moment: Moment) {
+        let other = open(self.0.clone()).unwrap();
+        back_up(&other, 9, &[77], LENGTH, PACK);
+    }
+}
+
+#[test]
+fn a_backup_that_ends_while_a_prune_looks_around_is_not_taken_for_damage() {
+    for point in [AFTER_INDEX_LIST, AFTER_SNAPSHOT_LIST] {
+        let inner = Arc::new(MemoryStore::default());
+        worn(&inner);
+        let store = FaultStore::new(inner.clone()).watched_by(Arc::new(BackUp(inner.clone())));
+        store.arm(point, 1, Fault::Delay);
+        let repository = open(Arc::new(store)).unwrap();
+        run(&repository, &options()).unwrap();
+        assert_eq!(repository.snapshots().unwrap().len(), 2, "{}: the backup ended meanwhile", point.name);
+        check_all(&repository);
+    }
 }
