@@ -92,6 +92,8 @@ fn many(seeds: u64, operations: u32) -> ExitCode {
         "{} calls of the store: {} failed before, {} failed after the work was done, {} reads came short, {} with another byte, {} held up",
         faults.calls, faults.failed_before, faults.failed_after, faults.short_reads, faults.flipped, faults.delayed
     ));
+    let points: Vec<String> = sum.points.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    say(&format!("named points: {}", points.join(", ")));
     say(&format!("{} snapshots written, {} times one was compared byte for byte", sum.snapshots, sum.compared));
     say("nothing lost");
     ExitCode::SUCCESS

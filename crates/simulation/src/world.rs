@@ -14,7 +14,7 @@ use backstay_repository::error::Error;
 use backstay_repository::lock::LockInfo;
 use backstay_repository::snapshot::SnapshotTime;
 use backstay_stores::MemoryStore;
-use backstay_stores::faults::{FaultCounts, FaultRates, mix};
+use backstay_stores::faults::{Fault, FaultCounts, FaultRates, mix, points};
 
 use crate::bugs::Bug;
 use crate::client::{Client, Held};
@@ -60,6 +60,8 @@ pub struct Report {
     pub interleavings: u64,
     /// What went wrong at the store.
     pub faults: FaultCounts,
+    /// How often an operation died or was failed at which named point.
+    pub points: BTreeMap<&'static str, u64>,
     /// Snapshots that were written.
     pub snapshots: u64,
     /// Snapshots that were compared byte for byte, each time counted.
@@ -76,6 +78,9 @@ impl Report {
         self.kills += other.kills;
         self.interleavings += other.interleavings;
         self.faults.add(&other.faults);
+        for (name, count) in &other.points {
+            *self.points.entry(name).or_default() += count;
+        }
         self.snapshots += other.snapshots;
         self.compared += other.compared;
     }
@@ -263,6 +268,11 @@ impl World {
             // Nobody listens when the run has failed already.
             let _ = sender.send(Event::Held(number, held));
         });
+        if self.random.percent(15) {
+            let point = points::ALL[self.random.index(points::ALL.len())];
+            let fault = if self.random.percent(70) { Fault::Disappear } else { Fault::Fail };
+            client.faults().arm(point, 1 + self.random.below(3), fault);
+        }
         let (store, sender, bug, own) = (client.store(), self.sender.clone(), self.options.bug, work.clone());
         self.running.push(Running { number, work, client, deletions_judged: 0 });
         let body = move || {
@@ -309,6 +319,9 @@ impl World {
         let gone = running.client.faults().is_gone();
         let deeds = running.client.deeds();
         self.report.faults.add(&counts);
+        for point in running.client.faults().reached() {
+            *self.report.points.entry(point.name).or_default() += 1;
+        }
         self.report.kills += u64::from(gone);
         let troubled = gone || counts.failed_before + counts.failed_after + counts.short_reads + counts.flipped > 0;
         let mut line = format!("{name} ");

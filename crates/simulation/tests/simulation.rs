@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // the lint's own exception for tests leaves out their helpers
 
 use backstay_simulation::{Bug, Options, Report, run};
+use backstay_stores::faults::{FaultPoint, points};
 
 /// Runs seeds until one fails, and returns what failed; none if all are sound.
 fn first_failure(bug: Option<Bug>, seeds: u64, operations: u32) -> Result<Report, String> {
@@ -29,6 +30,8 @@ fn nothing_is_lost_whatever_fails_and_whoever_is_killed() {
         Err(failure) => panic!("{failure}"),
     };
     assert!(sum.kills > 100 && sum.interleavings > 1000 && sum.snapshots > 100, "{sum:?}");
+    let missed: Vec<_> = points::ALL.iter().filter(|point| !sum.points.contains_key(point.name)).collect();
+    assert_eq!(missed, Vec::<&FaultPoint>::new(), "points that no operation reached");
     for (name, (begun, ended)) in sum.operations {
         assert!(ended > 0, "none of {begun} came to its end: {name}");
     }

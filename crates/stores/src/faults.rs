@@ -222,6 +222,7 @@ impl Watch for Nobody {}
 struct State {
     numbers: HashMap<(Verb, ObjectKind), u64>,
     armed: Vec<(FaultPoint, u64, Fault)>,
+    reached: Vec<FaultPoint>,
     counts: FaultCounts,
 }
 
@@ -294,6 +295,12 @@ impl FaultStore {
         self.state().counts
     }
 
+    /// The armed points that were reached, in order. Waits for a call that is held up.
+    #[must_use]
+    pub fn reached(&self) -> Vec<FaultPoint> {
+        self.state().reached.clone()
+    }
+
     /// How often each kind of call was made, in the order of verbs and kinds. Waits for a call that is held up.
     #[must_use]
     pub fn numbers(&self) -> Vec<(Verb, ObjectKind, u64)> {
@@ -318,11 +325,12 @@ impl FaultStore {
     }
 
     /// The fault of this moment, if any: an armed one goes before one of chance.
-    fn fault(&self, state: &State, call: &Call, moment: Moment) -> Option<Fault> {
+    fn fault(&self, state: &mut State, call: &Call, moment: Moment) -> Option<Fault> {
         let armed = state.armed.iter().find(|(point, number, _)| {
             point.verb == call.verb && point.kind == call.kind && point.moment == moment && *number == call.number
         });
-        if let Some((.., fault)) = armed {
+        if let Some((point, _, fault)) = armed {
+            state.reached.push(*point);
             return Some(*fault);
         }
         let rates = &self.rates;
@@ -381,7 +389,7 @@ impl FaultStore {
         state.numbers.insert((verb, kind), number);
         state.counts.calls += 1;
         self.calls.fetch_add(1, Ordering::AcqRel);
-        match self.fault(&state, &call, Moment::Before) {
+        match self.fault(&mut state, &call, Moment::Before) {
             Some(Fault::Fail) => {
                 state.counts.failed_before += 1;
                 return Err(self.error(&call, id, "a planned failure, nothing was done", Retry::Soon));
@@ -401,7 +409,7 @@ impl FaultStore {
         }
         let mut result = work()?;
         self.watch.applied(&call, id);
-        match self.fault(&state, &call, Moment::After) {
+        match self.fault(&mut state, &call, Moment::After) {
             Some(Fault::Fail) => {
                 state.counts.failed_after += 1;
                 return Err(self.error(&call, id, "a planned failure, the work was done", Retry::Soon));
@@ -520,6 +528,7 @@ mod tests {
         store.put(ObjectKind::Pack, &id, b"x").unwrap();
         let counts = store.counts();
         assert_eq!((counts.failed_before, counts.failed_after, counts.calls), (1, 1, 3));
+        assert_eq!(store.reached(), [BEFORE_PACK_PUT, AFTER_PACK_PUT]);
     }
 
     #[test]
