@@ -13,6 +13,7 @@ use backstay_repository::maintenance::forget::{ForgetOptions, KeepCount, Policy,
 use backstay_repository::maintenance::prune::{MaxUnused, PruneOptions, PruneReport, prune};
 use backstay_repository::repository::OpenOptions;
 use backstay_repository::{InitOptions, Repository, WriteOptions};
+use backstay_stores::faults::{FaultPoint, Verb};
 
 use crate::bugs::Bug;
 use crate::host::{HostSource, Script, Shared};
@@ -77,6 +78,21 @@ impl Work {
             Self::Forget(_) => "forget",
             Self::Prune { .. } => "prune",
             Self::Unlock => "unlock",
+        }
+    }
+}
+
+impl Work {
+    /// Whether the point lies on the way of this operation, and not on everybody's where it has some of its own.
+    #[must_use]
+    pub fn reaches(&self, point: &FaultPoint) -> bool {
+        match (self, point.verb, point.kind) {
+            (Self::Forget(_), verb, kind) => verb == Verb::Delete && kind == ObjectKind::Snapshot,
+            (Self::Prune { .. }, verb, kind) => {
+                verb == Verb::Delete && matches!(kind, ObjectKind::Index | ObjectKind::Pack)
+            }
+            (Self::Backup { .. }, Verb::Put, _) => true,
+            (_, verb, kind) => verb != Verb::Put && verb != Verb::Delete || kind == ObjectKind::Lock,
         }
     }
 }

@@ -14,7 +14,7 @@ use backstay_repository::error::Error;
 use backstay_repository::lock::LockInfo;
 use backstay_repository::snapshot::SnapshotTime;
 use backstay_stores::MemoryStore;
-use backstay_stores::faults::{Fault, FaultCounts, FaultRates, mix, points};
+use backstay_stores::faults::{Fault, FaultCounts, FaultPoint, FaultRates, mix, points};
 
 use crate::bugs::Bug;
 use crate::client::{Client, Held};
@@ -268,10 +268,13 @@ impl World {
             // Nobody listens when the run has failed already.
             let _ = sender.send(Event::Held(number, held));
         });
-        if self.random.percent(15) {
-            let point = points::ALL[self.random.index(points::ALL.len())];
+        // The end of a prune is reached by few.
+        let often = if matches!(work, Work::Prune { .. }) { 50 } else { 20 };
+        if self.random.percent(often) {
+            let points: Vec<FaultPoint> = points::ALL.iter().copied().filter(|point| work.reaches(point)).collect();
+            let point = points[self.random.index(points.len())];
             let fault = if self.random.percent(70) { Fault::Disappear } else { Fault::Fail };
-            client.faults().arm(point, 1 + self.random.below(3), fault);
+            client.faults().arm(point, 1 + self.random.below(2), fault);
         }
         let (store, sender, bug, own) = (client.store(), self.sender.clone(), self.options.bug, work.clone());
         self.running.push(Running { number, work, client, deletions_judged: 0 });
