@@ -133,8 +133,11 @@ fn index_file_corpus() -> Vec<Vec<u8>> {
 
 fn pack_header(data: &[u8]) {
     if let Ok(blobs) = decode_header(data) {
-        assert_eq!(encode_header(&blobs), data);
-        assert_eq!(blobs.iter().map(PackBlob::header_len).sum::<usize>(), data.len());
+        // A compressed blob of no bytes, which nobody writes, is read as restic reads it: as one that is not compressed. Then
+        // what we would write is shorter.
+        let length = blobs.iter().map(PackBlob::header_len).sum::<usize>();
+        assert!(length <= data.len());
+        assert!(length < data.len() || encode_header(&blobs) == data);
     }
     if let (Some(last), Some(size)) = (data.first_chunk::<4>(), data.last_chunk::<8>()) {
         let size = u64::from_le_bytes(*size);
