@@ -1,8 +1,11 @@
 //! What every store must do. A store's own tests call [`behaves`] with fresh, empty stores. Below are servers to test
 //! against.
 
+pub mod hostile;
 pub mod http;
 pub mod rest_server;
+#[cfg(feature = "testing-s3")]
+pub mod s3;
 
 use std::sync::Arc;
 

@@ -128,6 +128,11 @@ impl HttpTransport for Transport {
             if temporary { error.set_temporary() } else { error }
         };
         let head = parts.method == http::Method::HEAD;
+        let query = parts.uri.query().unwrap_or_default().to_owned();
+        let lists = parts.method == http::Method::GET
+            && ["comp=list", "list-type=2", "prefix="]
+                .iter()
+                .any(|word| query.split('&').any(|part| part.starts_with(word)));
         let address = reqwest::Url::parse(&parts.uri.to_string())
             .map_err(|error| failed(Trouble::Other, format!("not an address: {error}")))?;
         let near = address.host_str().is_some_and(|host| METADATA_HOSTS.contains(&host.trim_matches(['[', ']'])));
@@ -192,16 +197,28 @@ impl HttpTransport for Transport {
                 ear: self.ear.clone(),
                 pause: None,
             };
-            HttpBody::new(
-                paced.map(move |piece| {
-                    piece.map(Buffer::from).map_err(|error| {
-                        let words = words(&error.without_url());
-                        ear.note(Some(Heard { trouble: Trouble::Cut, words: words.clone(), wait: None }));
-                        Error::new(ErrorKind::Unexpected, words).set_temporary()
-                    })
-                }),
-                length,
-            )
+            let mut pieces = paced.map(move |piece| {
+                piece.map(Buffer::from).map_err(|error| {
+                    let words = words(&error.without_url());
+                    ear.note(Some(Heard { trouble: Trouble::Cut, words: words.clone(), wait: None }));
+                    Error::new(ErrorKind::Unexpected, words).set_temporary()
+                })
+            });
+            if lists && status.as_u16() != 204 {
+                let mut whole = Vec::new();
+                while let Some(piece) = pieces.next().await {
+                    whole.extend_from_slice(&piece?.to_bytes());
+                }
+                if !is_list(&query, &whole) {
+                    let kind = headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+                    let kind = kind.unwrap_or("of no type");
+                    return Err(failed(Trouble::Other, format!("the answer ({kind}) is no list of objects")));
+                }
+                let length = whole.len() as u64;
+                HttpBody::new(futures_util::stream::iter([Ok(Buffer::from(whole))]), Some(length))
+            } else {
+                HttpBody::new(pieces, length)
+            }
         } else {
             let bytes = beginning(response).await;
             let (code, message) = code_and_message(&headers, &bytes);
@@ -217,6 +234,21 @@ impl HttpTransport for Transport {
             HttpBody::new(futures_util::stream::iter([Ok(Buffer::from(bytes))]), Some(length))
         };
         builder.body(body).map_err(|error| failed(Trouble::Other, error.to_string()))
+    }
+}
+
+/// Whether an answer to this query is a list of objects, if it asks S3 or Azure for one. The library takes any other
+/// document for an empty list: a page for people would look like a repository without snapshots.
+fn is_list(query: &str, answer: &[u8]) -> bool {
+    let asks = |beginning: &str| query.split('&').any(|part| part.starts_with(beginning));
+    let holds = |element: &[u8]| answer.windows(element.len()).any(|window| window == element);
+    if asks("comp=list") {
+        holds(b"<EnumerationResults")
+    } else if asks("list-type=2") {
+        holds(b"<ListBucketResult")
+    } else {
+        // S3's first version, or one of those whose lists are JSON, which the library reads with care.
+        holds(b"<ListBucketResult") || matches!(answer.first(), Some(b'{' | b'['))
     }
 }
 
