@@ -8,17 +8,20 @@ pub mod copy;
 pub mod diff;
 pub mod dump;
 pub mod find;
+pub mod forget;
 pub mod init;
 pub mod key;
 pub mod ls;
 pub mod man;
 pub mod mount;
+pub mod prune;
 pub mod repair;
 pub mod restore;
 pub mod rewrite;
 pub mod snapshots;
 pub mod stats;
 pub mod tag;
+pub mod unlock;
 pub mod version;
 
 use clap::Subcommand;
@@ -63,6 +66,12 @@ pub enum Command {
     Copy(Box<copy::CopyArgs>),
     /// Repair the index, damaged packs, or snapshots that miss something
     Repair(repair::RepairArgs),
+    /// Remove snapshots by rules, or those named
+    Forget(Box<forget::ForgetArgs>),
+    /// Give back the room of what no snapshot needs
+    Prune(prune::PruneArgs),
+    /// Remove locks that nobody holds any more
+    Unlock(unlock::UnlockArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Write the manual pages into a folder
@@ -95,6 +104,9 @@ impl Command {
             Self::Rewrite(args) => args.run(session),
             Self::Copy(args) => args.run(session),
             Self::Repair(args) => args.run(session),
+            Self::Forget(args) => args.run(session),
+            Self::Prune(args) => args.run(session),
+            Self::Unlock(args) => args.run(session),
             Self::Completions(args) => args.run(session),
             Self::Man(args) => args.run(session),
             Self::Version(args) => args.run(session),

@@ -112,7 +112,7 @@ impl From<Error> for Failure {
         match &error {
             Error::NoRepository { .. } => Self::NoRepository(chain(&error)),
             Error::WrongPassword => Self::WrongPassword(chain(&error)),
-            Error::Locked(_) => Self::Locked(chain(&error)),
+            Error::Locked(_) | Error::NotCommitted(_) => Self::Locked(chain(&error)),
             _ => Self::Fatal(chain(&error)),
         }
     }

@@ -1,7 +1,7 @@
 //! Locks: who is at work in the repository (reference section 12).
 //!
 //! A shared lock is held by everything that reads or adds, an exclusive one by everything that deletes. Foreign locks
-//! are never deleted here, however old they look.
+//! are deleted by [`unlock`] alone, however old they look.
 
 use std::fmt;
 use std::sync::Arc;
@@ -135,9 +135,9 @@ impl fmt::Display for Conflict {
             self.id.short()
         )?;
         if self.holder.holder_is_gone() {
-            write!(f, "that process is gone, so remove its lock with \"restic unlock\"")
+            write!(f, "that process is gone, so remove its lock with \"backstay unlock\"")
         } else if self.holder.is_stale() {
-            write!(f, "if nothing runs there any more, remove the lock with \"restic unlock\"")
+            write!(f, "if nothing runs there any more, remove the lock with \"backstay unlock\"")
         } else {
             write!(f, "wait until it is done, or give --retry-lock a time to wait for it")
         }
@@ -364,15 +364,69 @@ pub(crate) fn list(repository: &Repository) -> Result<Vec<(Id, LockInfo)>, Error
         if size == 0 {
             continue;
         }
-        let json = match repository.load_unpacked(ObjectKind::Lock, &id) {
-            Ok(json) => json,
-            Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        let info = serde_json::from_slice(&json).map_err(|error| Error::damaged(ObjectKind::Lock, &id, error))?;
-        locks.push((id, info));
+        if let Some(info) = read(repository, &id)? {
+            locks.push((id, info));
+        }
     }
     Ok(locks)
+}
+
+/// One lock; none if it is gone.
+fn read(repository: &Repository, id: &Id) -> Result<Option<LockInfo>, Error> {
+    let damaged = |reason: String| {
+        let advice = "when nobody is at work in the repository, remove it with \"backstay unlock --remove-all\"";
+        Error::damaged(ObjectKind::Lock, id, format_args!("{reason}; {advice}"))
+    };
+    let json = match repository.load_unpacked(ObjectKind::Lock, id) {
+        Ok(json) => json,
+        Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => return Ok(None),
+        Err(Error::Damaged { reason, .. }) => return Err(damaged(reason)),
+        Err(error) => return Err(error),
+    };
+    serde_json::from_slice(&json).map(Some).map_err(|error| damaged(error.to_string()))
+}
+
+/// What [`unlock`] did.
+#[derive(Debug, Default)]
+pub struct UnlockReport {
+    /// Locks that are gone now.
+    pub removed: Vec<Id>,
+    /// Locks that somebody holds.
+    pub kept: Vec<(Id, LockInfo)>,
+    /// Locks that cannot be read, and stay.
+    pub unreadable: Vec<Error>,
+}
+
+/// Removes the locks that nobody holds any more ([`LockInfo::is_stale`]), or `all` of them.
+///
+/// # Errors
+/// [`Error::Store`].
+pub fn unlock(repository: &Repository, all: bool) -> Result<UnlockReport, Error> {
+    let mut report = UnlockReport::default();
+    for (id, size) in repository.store().list(ObjectKind::Lock)? {
+        if !all {
+            // An empty file is a lock that is being written, or was never finished: it keeps nobody out.
+            if size == 0 {
+                continue;
+            }
+            match read(repository, &id) {
+                Ok(Some(info)) if info.is_stale() => {}
+                Ok(Some(info)) => {
+                    report.kept.push((id, info));
+                    continue;
+                }
+                Ok(None) => continue,
+                Err(error @ Error::Damaged { .. }) => {
+                    report.unreadable.push(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        repository.store().delete(ObjectKind::Lock, &id)?;
+        report.removed.push(id);
+    }
+    Ok(report)
 }
 
 fn find_conflict(repository: &Repository, exclusive: bool, own: Option<&Id>) -> Result<(), Error> {

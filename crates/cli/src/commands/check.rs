@@ -78,7 +78,7 @@ fn words(report: &CheckReport, quiet: bool) -> String {
         lines.push("The index needs repair: \"backstay repair index\" makes it anew".to_owned());
     }
     if report.suggest_prune {
-        lines.push("A prune would tidy up: \"restic prune\"".to_owned());
+        lines.push("A prune would tidy up: \"backstay prune\"".to_owned());
     }
     lines.push(if report.errors.is_empty() {
         "no errors were found".to_owned()

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod extremes;
+mod forget_prune;
 mod full_disk;
 mod kill;
 mod maintenance;

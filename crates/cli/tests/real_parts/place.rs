@@ -135,6 +135,11 @@ impl Place {
         succeed(self.command(which.program()).args(arguments))
     }
 
+    /// restic on this place's repository, without arguments.
+    pub(crate) fn restic_command(&self, which: Restic) -> Command {
+        self.command(which.program())
+    }
+
     /// Runs `rustic-reader`, which must succeed.
     pub(crate) fn rustic<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> String {
         let usual =

@@ -14,6 +14,7 @@ mod test_diff;
 mod test_dump;
 mod test_exit_status;
 mod test_find;
+mod test_forget;
 mod test_help;
 mod test_init;
 mod test_json;
@@ -23,6 +24,7 @@ mod test_man;
 mod test_mount;
 mod test_password;
 mod test_plugins;
+mod test_prune;
 mod test_repair;
 mod test_restore;
 mod test_rewrite;
@@ -30,6 +32,7 @@ mod test_signals;
 mod test_snapshots;
 mod test_stats;
 mod test_tag;
+mod test_unlock;
 mod test_version;
 
 #[test]

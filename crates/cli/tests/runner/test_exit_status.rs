@@ -55,7 +55,7 @@ fn a_lock_of_somebody_else_is_status_11_and_no_lock_reads_on() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(std::fs::read_dir(&locks).unwrap().count(), 1);
-    fails_with(world.command(["snapshots"]), 11, &["locked", "restic unlock"]);
+    fails_with(world.command(["snapshots"]), 11, &["locked", "backstay unlock"]);
     fails_with(world.command(["-q", "backup", "tree"]), 11, &["locked"]);
     assert!(world.lines(["snapshots", "--no-lock"]).join("\n").contains("1 snapshot"));
     assert_eq!(std::fs::read_dir(&locks).unwrap().count(), 1, "a foreign lock is never removed");

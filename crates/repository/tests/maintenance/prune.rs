@@ -90,6 +90,7 @@ fn a_dry_run_changes_nothing_and_says_what_would_go() {
     assert_eq!(report.stats.blobs.unused, 6);
     let everything = PruneOptions { dry_run: true, without_snapshots: vec![kept], ..all };
     assert_eq!(run(&repository, &everything).unwrap().stats.blobs.used, 0);
+    assert!(run(&repository, &PruneOptions { dry_run: false, ..everything }).is_err(), "that would lose a snapshot");
     assert_eq!(store.objects(), before);
 }
 
@@ -376,21 +377,50 @@ fn many_small_index_files_become_one() {
     assert_eq!(check_all(&repository).errors, [""; 0]);
 }
 
+#[test]
+fn small_packs_are_put_together_when_that_is_asked_for() {
+    let store = Arc::new(MemoryStore::default());
+    let (repository, kept) = worn(&store);
+    run(&repository, &options()).unwrap();
+    for number in 0..12 {
+        back_up(&repository, 10 + number, &[50 + number as u64], LENGTH, PACK);
+    }
+    let before = stored(&repository, ObjectKind::Pack).len();
+    run(&repository, &options()).unwrap();
+    let unasked = stored(&repository, ObjectKind::Pack).len();
+    let small = PruneOptions { repack_small: true, ..options() };
+    run(&repository, &small).unwrap();
+    let asked = stored(&repository, ObjectKind::Pack).len();
+    assert!(unasked > before / 2 && asked + 8 < unasked, "{before}, {unasked}, {asked}");
+    assert_holds(&repository, &kept, &KEPT, LENGTH);
+    assert_eq!(check_all(&repository).errors, [""; 0]);
+    assert_eq!(run(&repository, &small).unwrap().copied_bytes, 0, "once is enough");
+}
+
 /// A store whose client dies at a call: that call and each later one fail, the first one before or after it was done.
 #[derive(Debug)]
 struct Mortal {
     inner: Arc<MemoryStore>,
     left: AtomicI64,
     after: bool,
-    /// Only these calls count, the others work until death: everything, or what changes something.
     dead: AtomicBool,
+    /// It takes no more packs.
     full: bool,
+    /// It does not delete this object.
+    clings_to: Option<Id>,
 }
 
 impl Mortal {
     fn new(inner: &Arc<MemoryStore>, calls: i64, after: bool) -> Arc<Self> {
         let inner = Arc::clone(inner);
-        Arc::new(Self { inner, left: AtomicI64::new(calls), after, dead: AtomicBool::new(false), full: false })
+        Arc::new(Self {
+            inner,
+            left: AtomicI64::new(calls),
+            after,
+            dead: AtomicBool::new(false),
+            full: false,
+            clings_to: None,
+        })
     }
 
     fn call<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -442,6 +472,9 @@ impl Store for Mortal {
     }
 
     fn delete(&self, kind: ObjectKind, id: &Id) -> Result<(), StoreError> {
+        if self.clings_to == Some(*id) {
+            return Err(StoreError::new(StoreErrorKind::Denied, "delete", "object", "Operation not permitted"));
+        }
         self.call(|| self.inner.delete(kind, id))
     }
 }
@@ -497,7 +530,7 @@ fn a_full_store_ends_the_preparation_and_nothing_is_lost() {
     let (_, kept) = worn(&store);
     let before = store.objects();
     let inner = Arc::clone(&store);
-    let full = Mortal { inner, left: i64::MAX.into(), after: false, dead: false.into(), full: true };
+    let full = Mortal { inner, left: i64::MAX.into(), after: false, dead: false.into(), full: true, clings_to: None };
     let error = run(&open(Arc::new(full)).unwrap(), &options()).unwrap_err();
     assert!(error.to_string().contains("No space left"), "{error}");
     assert_eq!(store.objects(), before);
@@ -530,4 +563,28 @@ fn a_backup_that_ends_while_a_prune_looks_around_is_not_taken_for_damage() {
         assert_eq!(repository.snapshots().unwrap().len(), 2, "{}: the backup ended meanwhile", point.name);
         check_all(&repository);
     }
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_deleted_keeps_no_other_from_going() {
+    let store = Arc::new(MemoryStore::default());
+    let (repository, _) = worn(&store);
+    let more = [3, 4, 5].map(|seconds| back_up(&repository, seconds, &[5], LENGTH, PACK));
+    let inner = Arc::clone(&store);
+    let clinging = Mortal {
+        inner,
+        left: i64::MAX.into(),
+        after: false,
+        dead: false.into(),
+        full: false,
+        clings_to: Some(more[0]),
+    };
+    let repository = open(Arc::new(clinging)).unwrap();
+    let names = more.iter().map(Id::to_hex).collect();
+    let report = forget(&repository, &ForgetOptions { snapshots: names, ..ForgetOptions::default() }, &()).unwrap();
+    assert_eq!(report.removed, more[1..]);
+    assert_eq!(report.failed.len(), 1);
+    assert!(report.failed[0].0 == more[0] && report.failed[0].1.to_string().contains("not permitted"));
+    let left = stored(&repository, ObjectKind::Snapshot);
+    assert!(left.contains(&more[0]) && !left.contains(&more[1]) && !left.contains(&more[2]));
 }

@@ -1,4 +1,4 @@
-//! restic's retention rules (its `snapshot_policy.go`; versions 0.14 to 0.18 keep the same snapshots).
+//! restic's retention rules (its `snapshot_policy.go` as of 0.18; 0.14 does not keep the oldest for a count that is left).
 
 use std::fmt;
 use std::str::FromStr;
@@ -371,8 +371,9 @@ impl Policy {
                     }
                     let value = bucket(local, number);
                     if *last != Some(value) || oldest {
+                        let again = if *last == Some(value) { "oldest " } else { "" };
                         *last = Some(value);
-                        matches.push(format!("{reason} {within}"));
+                        matches.push(format!("{again}{reason} {within}"));
                     }
                 }
                 number += 1;

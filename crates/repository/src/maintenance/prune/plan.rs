@@ -110,6 +110,9 @@ impl Plan {
         if repository.version() < 2 {
             return Err(Error::ReadOnlyVersion);
         }
+        if !options.dry_run && !options.without_snapshots.is_empty() {
+            return Err(Error::Other("only a dry run can look at snapshots as if they were gone".to_owned()));
+        }
         // Backups go on while we look. What a snapshot needs is listed when the snapshot appears: snapshots first, then the
         // index, or a new one would look damaged. And a pack that appears is no pack that nothing lists: packs first too.
         let listed = repository.snapshot_ids()?;
