@@ -8,8 +8,11 @@ use std::sync::{Arc, Mutex};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use s3s::access::S3Access;
 use s3s::auth::SimpleAuth;
+use s3s::dto::ListObjectsV2Input;
 use s3s::service::S3ServiceBuilder;
+use s3s::{S3Request, S3Result};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
@@ -28,6 +31,18 @@ pub struct S3Server {
     runtime: Option<Runtime>,
 }
 
+/// restic asks for lists with an empty delimiter, which to S3 is none. s3s-fs would cut every name at its first letter.
+/// Requests without a known signature are refused, as without this.
+struct NoEmptyDelimiter;
+
+#[async_trait::async_trait]
+impl S3Access for NoEmptyDelimiter {
+    async fn list_objects_v2(&self, request: &mut S3Request<ListObjectsV2Input>) -> S3Result<()> {
+        request.input.delimiter.take_if(|delimiter| delimiter.is_empty());
+        Ok(())
+    }
+}
+
 impl fmt::Debug for S3Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("S3Server").field("address", &self.address).finish_non_exhaustive()
@@ -41,6 +56,7 @@ impl S3Server {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder).unwrap());
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        builder.set_access(NoEmptyDelimiter);
         let service = builder.build();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
