@@ -13,6 +13,7 @@ pub mod init;
 pub mod key;
 pub mod ls;
 pub mod man;
+pub mod merge;
 pub mod mount;
 pub mod prune;
 pub mod repair;
@@ -62,6 +63,8 @@ pub enum Command {
     Tag(tag::TagArgs),
     /// Make snapshots anew: without some of their files, with another host or time
     Rewrite(Box<rewrite::RewriteArgs>),
+    /// Make one snapshot out of several
+    Merge(merge::MergeArgs),
     /// Copy snapshots of another repository into this one
     Copy(Box<copy::CopyArgs>),
     /// Repair the index, damaged packs, or snapshots that miss something
@@ -102,6 +105,7 @@ impl Command {
             Self::Key(args) => args.run(session),
             Self::Tag(args) => args.run(session),
             Self::Rewrite(args) => args.run(session),
+            Self::Merge(args) => args.run(session),
             Self::Copy(args) => args.run(session),
             Self::Repair(args) => args.run(session),
             Self::Forget(args) => args.run(session),

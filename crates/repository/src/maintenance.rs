@@ -8,6 +8,7 @@ pub mod copy;
 pub mod forget;
 pub mod keys;
 pub mod ledgers;
+pub mod merge;
 pub mod objects;
 pub mod pack_header;
 pub mod prune;

@@ -94,3 +94,14 @@ fn a_copy_is_sound_and_restic_knows_what_was_copied() {
     let tree = place.path("tree");
     assert_same(&tree, &below(&place.restore("latest", "restored"), &tree), &[]);
 }
+
+#[test]
+fn what_we_merge_restic_finds_sound_and_restores() {
+    let place = place();
+    let newest = place.ours(["merge", "--json"]);
+    let summary: Value = serde_json::from_str(newest.lines().last().unwrap()).unwrap();
+    assert_eq!(summary["merged_snapshots"], 4);
+    place.assert_sound();
+    let tree = place.path("tree");
+    assert_same(&tree, &below(&place.restore("latest", "restored"), &tree), &[]);
+}

@@ -21,6 +21,7 @@ mod test_json;
 mod test_key;
 mod test_ls;
 mod test_man;
+mod test_merge;
 mod test_mount;
 mod test_password;
 mod test_plugins;

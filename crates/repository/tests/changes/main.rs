@@ -6,6 +6,7 @@ mod support;
 
 mod copy;
 mod keys;
+mod merge;
 mod repair;
 mod rewrite;
 mod tag;
