@@ -120,8 +120,13 @@ fn a_folder_becomes_a_tar_archive_that_gnu_tar_and_bsdtar_unpack_to_the_same_tre
     ] {
         let target = world.path(format!("by {program}"));
         std::fs::create_dir(&target).unwrap();
-        let output =
-            Command::new(program).current_dir(&target).args(arguments).arg(world.path("tree.tar")).output().unwrap();
+        let output = Command::new(program)
+            .env("LC_ALL", "C.UTF-8")
+            .current_dir(&target)
+            .args(arguments)
+            .arg(world.path("tree.tar"))
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{program}");
         assert_eq!(survey(&target, true), expected, "{program}");

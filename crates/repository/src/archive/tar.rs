@@ -225,10 +225,12 @@ impl Format for Tar {
 /// What the header itself cannot say.
 fn records(header: &Header<'_>, node: &Node) -> Records {
     let mut records = Records::default();
-    if !is_plain(header.name, 100) {
+    // Pax headers are in UTF-8. A name that is not goes into the header itself where it fits: readers take it byte for byte.
+    let fits = |name: &[u8]| is_plain(name, 100) || (name.len() <= 100 && std::str::from_utf8(name).is_err());
+    if !fits(header.name) {
         records.add(b"path", header.name);
     }
-    if !is_plain(header.link, 100) {
+    if !fits(header.link) {
         records.add(b"linkpath", header.link);
     }
     for (key, value, largest) in
