@@ -285,8 +285,8 @@ fn a_damaged_blob_fails_the_files_that_need_it_and_nothing_else() {
     source.remove(Path::new("big"));
     target.remove(Path::new("big"));
     assert_eq!(source, target);
-    // It must not look whole to the next restore.
-    assert_ne!(fs::metadata(fixture.target().join("big")).unwrap().mtime(), 1_600_000_000);
+    // It must not look whole to the next restore: it may be there in part, or not at all.
+    assert!(fs::metadata(fixture.target().join("big")).map_or(true, |found| found.mtime() != 1_600_000_000));
 }
 
 #[test]
