@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser};
+use jiff::Zoned;
 
+use backstay_bareos_host::AccurateOptions;
+use backstay_core::Level;
 use backstay_repository::writer::{Compression, WriteOptions};
 
 use crate::commands::Command;
@@ -179,6 +182,9 @@ pub struct PluginOptions {
     /// The working folder as plugins see it [default: "work" in the state folder]
     #[arg(long, value_name = "DIR")]
     pub working_dir: Option<PathBuf>,
+    /// Write a line of JSON to this file for every call of a plugin
+    #[arg(long, value_name = "FILE")]
+    pub trace_plugin: Option<PathBuf>,
     /// How long a plugin may do nothing at all before it is cancelled [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = format::parse_duration)]
     pub plugin_timeout: Option<Duration>,
@@ -188,6 +194,53 @@ pub struct PluginOptions {
     /// The Python interpreter, or the folder of a virtual environment, that plugins run in [default: /usr/bin/python3]
     #[arg(long, value_name = "PATH")]
     pub python: Option<PathBuf>,
+}
+
+/// What plugins are asked to announce.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Plugins")]
+pub struct LevelOptions {
+    /// Save what this Bareos plugin announces: a plugin definition, "python:module_path=...:module_name=...:..."
+    /// (repeatable). Other users of this host can read the command line: use --plugin-file for definitions with secrets
+    #[arg(long = "plugin", value_name = "DEFINITION")]
+    pub plugins: Vec<String>,
+    /// The same with the definition in a file (repeatable)
+    #[arg(long = "plugin-file", value_name = "FILE")]
+    pub plugin_files: Vec<PathBuf>,
+    /// What plugins announce: full, differential (what changed since the last full job) or incremental (since the last
+    /// job). The earlier job must have the same host, paths, job name and definitions, or be named by --parent
+    #[arg(long, value_name = "LEVEL", default_value = "full", value_parser = parse_level)]
+    pub level: Level,
+    /// What a differential or incremental job does not mention is offered to the plugin (check_file) and gone unless it
+    /// answers bRC_Seen; without this option it stays
+    #[arg(long)]
+    pub accurate: bool,
+    /// What makes a known file a changed one in an accurate job: letters of ipnugsamcdA, as in Bareos
+    #[arg(long, value_name = "LETTERS", default_value = "mcs")]
+    pub accurate_options: AccurateOptions,
+    /// The since time as plugins see it: "2026-11-22 13:45:00" [default: the start of the job that this one builds on]
+    #[arg(long, value_name = "TIME", value_parser = format::parse_time)]
+    pub since: Option<Zoned>,
+}
+
+/// A level, by its name in Bareos or its letter.
+fn parse_level(text: &str) -> Result<Level, String> {
+    Ok(match text.to_ascii_lowercase().as_str() {
+        "full" => Level::Full,
+        "differential" => Level::Differential,
+        "incremental" => Level::Incremental,
+        _ if text == "F" => Level::Full,
+        _ if text == "D" => Level::Differential,
+        _ if text == "I" => Level::Incremental,
+        "virtualfull" | "virtual-full" | "f" => {
+            return Err("a virtual full backup is not needed: every snapshot here is whole by itself".to_owned());
+        }
+        "base" | "b" => return Err("base jobs are not needed: equal contents are stored once anyway".to_owned()),
+        "verify" | "volumetocatalog" | "disktocatalog" | "catalog" | "initcatalog" => {
+            return Err("plugins take no part in verify jobs: \"backstay check --read-data\" verifies what is stored".to_owned());
+        }
+        _ => return Err("it takes full, differential or incremental".to_owned()),
+    })
 }
 
 /// How blobs are written.

@@ -7,6 +7,7 @@ pub mod completions;
 pub mod copy;
 pub mod diff;
 pub mod dump;
+pub mod estimate;
 pub mod find;
 pub mod forget;
 pub mod init;
@@ -37,6 +38,8 @@ pub enum Command {
     Init(init::InitArgs),
     /// Save files, streams and what plugins announce in a new snapshot
     Backup(Box<backup::BackupArgs>),
+    /// Tell what a backup through plugins would save, without reading any of it
+    Estimate(Box<estimate::EstimateArgs>),
     /// Bring a snapshot back, to a folder or through the plugin that saved it
     Restore(Box<restore::RestoreArgs>),
     /// List the snapshots
@@ -92,6 +95,7 @@ impl Command {
         match self {
             Self::Init(args) => args.run(session),
             Self::Backup(args) => args.run(session),
+            Self::Estimate(args) => args.run(session),
             Self::Restore(args) => args.run(session),
             Self::Snapshots(args) => args.run(session),
             Self::Ls(args) => args.run(session),

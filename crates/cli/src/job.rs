@@ -23,9 +23,18 @@ pub fn control(session: &Session, repository: &Repository) -> Result<JobControl,
         session.output.verbose(1, &format!("cannot keep job numbers in {}: {error}", folder.display()));
         known.saturating_add(1)
     });
+    Ok(numbered(session, id))
+}
+
+/// A job that leaves nothing behind and so needs no number.
+pub fn without_number(session: &Session) -> JobControl {
+    numbered(session, 0)
+}
+
+fn numbered(session: &Session, id: u32) -> JobControl {
     let output = Arc::clone(&session.output);
     let handler = Box::new(move |level: MessageLevel, source: &str, text: &str| message(&output, level, source, text));
-    Ok(JobControl::new(id, handler, Box::new(signals::interrupted)))
+    JobControl::new(id, handler, Box::new(signals::interrupted))
 }
 
 /// A line of the job's log: errors and warnings always, information with `-v`, the rest with `-vv`.

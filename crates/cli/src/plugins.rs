@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backstay_bareos_host::{BareosOptions, BareosSink};
-use backstay_core::{Job, Outcome, Source, Tally, Verdict};
-use backstay_engine::job::state_directory;
+use backstay_bareos_host::{BareosOptions, BareosSink, OutputNames, Trace};
+use backstay_core::{Job, Level, Outcome, Source, Tally, Verdict};
+use backstay_engine::backup::BackupReport;
+use backstay_engine::job::{JobControl, state_directory};
 use backstay_engine::ledger::{INTERNAL_DIRECTORY, LedgerReader};
 use backstay_engine::restore_through::{ThroughObserver, restore_through};
 use backstay_repository::pattern::{PatternError, Patterns};
 use backstay_repository::{Reader, Repository};
-use jiff::Zoned;
 
-use crate::args::PluginOptions;
+use crate::args::{LevelOptions, PluginOptions};
 use crate::commands::restore::{OverwriteChoice, RestoreArgs};
 use crate::failure::{Failure, chain, one_line};
 use crate::format::{self, count};
@@ -49,7 +49,7 @@ pub fn definitions(texts: &[String], files: &[PathBuf]) -> Result<Vec<String>, F
 }
 
 /// How the options say that plugins run.
-fn options(options: &PluginOptions, verbosity: u8) -> BareosOptions {
+fn options(options: &PluginOptions, verbosity: u8) -> Result<BareosOptions, Failure> {
     let mut bareos = BareosOptions::new(state_directory());
     bareos.job_name.clone_from(&options.job_name);
     if let Some(client) = &options.client {
@@ -65,7 +65,12 @@ fn options(options: &PluginOptions, verbosity: u8) -> BareosOptions {
         2 => 100,
         _ => 1000,
     };
-    bareos
+    if let Some(path) = &options.trace_plugin {
+        let trace = Trace::create(path)
+            .map_err(|error| Failure::fatal(format!("cannot write the trace {}: {error}", path.display())))?;
+        bareos.trace = Some(trace);
+    }
+    Ok(bareos)
 }
 
 /// The sources that announce what the definitions name.
@@ -74,18 +79,58 @@ fn options(options: &PluginOptions, verbosity: u8) -> BareosOptions {
 /// When a definition is none.
 pub fn sources(
     plugin: &PluginOptions,
-    since: Option<&Zoned>,
+    announce: &LevelOptions,
     verbosity: u8,
     definitions: &[String],
 ) -> Result<Vec<Box<dyn Source>>, Failure> {
     if definitions.is_empty() {
         return Ok(Vec::new());
     }
-    let mut options = options(plugin, verbosity);
-    options.since = since.map_or(0, |time| time.timestamp().as_second());
+    let mut options = options(plugin, verbosity)?;
+    options.level = announce.level;
+    options.accurate = announce.accurate;
+    options.accurate_options = announce.accurate_options;
+    options.since = announce.since.as_ref().map(|time| time.timestamp().as_second());
     let sources = backstay_bareos_host::sources(definitions, &options)
         .map_err(|error| Failure::fatal(format!("the plugin definition cannot be used: {}", chain(&error))))?;
     Ok(sources.into_iter().map(|source| Box::new(source) as Box<dyn Source>).collect())
+}
+
+/// What Bareos tells at the end of a job.
+pub fn report(plugin: &PluginOptions, report: &BackupReport, job: &JobControl, elapsed: Duration) -> String {
+    let counts = job.counts();
+    let word = |level: &Level| match level {
+        Level::Full => "Full",
+        Level::Differential => "Differential",
+        Level::Incremental => "Incremental",
+    };
+    let levels: Vec<String> =
+        report.levels.iter().map(|(path, level)| format!("{} ({})", word(level), path.trim_start_matches('/'))).collect();
+    let bytes = report.summary.total_bytes_processed;
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let rate = (bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
+    let end = match &report.verdict {
+        Verdict::Complete => "Backup OK",
+        Verdict::WithErrors => "Backup OK -- with warnings",
+        Verdict::Partial(_) if job.cancelled().is_some() => "Backup Canceled",
+        Verdict::Partial(_) => "*** Backup Error ***",
+    };
+    [
+        format!("  Job:          {}, number {}", plugin.job_name, job.id()),
+        format!("  Level:        {}", levels.join(", ")),
+        format!("  Files:        {} saved, {} unchanged", report.tally.saved, report.tally.unchanged),
+        format!("  Bytes:        {}", format::bytes(bytes)),
+        format!("  Rate:         {}/s", format::bytes(rate)),
+        format!(
+            "  Messages:     {} fatal, {}, {}, {} info",
+            counts.fatal,
+            count(counts.errors, "error", "errors"),
+            count(counts.warnings, "warning", "warnings"),
+            counts.info
+        ),
+        format!("  Termination:  {end}"),
+    ]
+    .join("\n")
 }
 
 /// Restores a snapshot's plugin data through the plugins that saved it.
@@ -112,8 +157,12 @@ pub fn restore(
 
     let reader = reader(repository)?;
     let names = ledgers(&reader, selected)?;
-    let mut options = options(&args.plugin, output.verbosity);
+    let mut options = options(&args.plugin, output.verbosity)?;
     options.where_prefix = Some(target.to_owned());
+    options.prefix_links = args.prefix_links;
+    if let Some(rules) = &args.regex_where {
+        options.regex_where = Some(OutputNames::parse(rules).map_err(|error| Failure::fatal(error.to_string()))?);
+    }
     options.replace = if args.overwrite == Some(OverwriteChoice::Never) { 'n' } else { 'a' };
     options.overrides.extend(args.plugin_options.clone());
     let job = Arc::new(job::control(session, repository)?);
@@ -127,8 +176,7 @@ pub fn restore(
     let mut verdict = Verdict::Complete;
     for name in &names {
         let mut ledger = LedgerReader::open(&reader, &selected.snapshot.tree, name)?;
-        let definitions = ledger.header().definitions.clone();
-        let mut sink = BareosSink::new(definitions, options.clone(), Arc::clone(&job) as Arc<dyn Job>);
+        let mut sink = BareosSink::new(options.clone(), Arc::clone(&job) as Arc<dyn Job>);
         let report = restore_through(&reader, &mut ledger, &mut sink, &wanted, &*job, &watch)?;
         tally.add(&report.tally);
         bytes += report.bytes;

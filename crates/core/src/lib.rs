@@ -14,6 +14,8 @@ pub use entry::{Attr, Entry, FileKind, Stat, Time};
 pub use id::Id;
 pub use job::{CancelReason, Job, MessageLevel};
 pub use sink::{Create, Settled, Sink};
-pub use source::{Data, DataError, End, Fatal, Ingest, Source, SourceInfo, Stop, Want};
+pub use source::{
+    Data, DataError, End, Fatal, Ingest, Level, SavedJob, SideObject, Source, SourceInfo, Start, Stop, Want,
+};
 pub use store::{ObjectKind, Retry, Store, StoreError, StoreErrorKind};
 pub use verdict::{EntryError, Outcome, Tally, Verdict};

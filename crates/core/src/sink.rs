@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use crate::entry::{Attr, Entry};
 use crate::job::Job;
-use crate::source::Fatal;
+use crate::source::{Fatal, SavedJob, SideObject};
 use crate::verdict::{EntryError, Verdict};
 
 /// What a sink did about an entry that it was given.
@@ -37,11 +37,17 @@ pub enum Settled {
 /// that likes it: `hand_over`, and later `settle`, which tells how the oldest entry that was handed over came out. All
 /// of them are settled before the next `create`.
 pub trait Sink: Send {
-    /// Before the first entry.
+    /// Before the first entry. `jobs` are those whose entries come, oldest first; `objects` what they kept beside their
+    /// entries, in the order of [`SideObject`].
     ///
     /// # Errors
     /// [`Fatal`] when the sink cannot start.
-    fn begin(&mut self, job: &dyn Job) -> Result<(), Fatal>;
+    fn begin(&mut self, job: &dyn Job, jobs: &[SavedJob], objects: Vec<SideObject>) -> Result<(), Fatal>;
+
+    /// The entries that follow were announced by the job at this place of `jobs`.
+    fn of_job(&mut self, number: usize) {
+        let _ = number;
+    }
 
     /// Makes or opens the object.
     ///

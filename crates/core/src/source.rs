@@ -2,12 +2,14 @@
 
 use std::os::fd::BorrowedFd;
 
-use crate::entry::{Attr, Entry};
+use serde::{Deserialize, Serialize};
+
+use crate::entry::{Attr, Entry, Time};
 use crate::job::Job;
 use crate::verdict::{EntryError, Outcome, Verdict};
 
 /// What a source says about itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceInfo {
     /// Short name, used as a folder name in `/.backstay/<name>`: letters, digits, `-` and `_`.
     pub name: String,
@@ -18,6 +20,69 @@ pub struct SourceInfo {
     pub adapter: Option<&'static str>,
     /// What starts the source again (plugin definitions), stored word for word for the restore. They may hold secrets.
     pub definitions: Vec<String>,
+    /// Name of the job that the source belongs to: an incremental one builds on a job of the same name.
+    pub job_name: String,
+    /// What it is asked to announce.
+    pub level: Level,
+}
+
+/// How much of what it has a source announces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Level {
+    /// Everything.
+    #[default]
+    Full,
+    /// What changed since the last full job.
+    Differential,
+    /// What changed since the last job of any level.
+    Incremental,
+}
+
+/// A job that was saved, as later jobs and a restore have to know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedJob {
+    /// Its number.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// The level at which it ran.
+    pub level: Level,
+    /// When it began, by the clock of its host: what changes later belongs to the next job.
+    pub started: Time,
+    /// What starts its source.
+    pub definitions: Vec<String>,
+}
+
+/// Something that a source keeps beside its entries, in order to have it back before the next job that builds on this
+/// one, and before a restore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SideObject {
+    /// The adapter's number for what it is. Objects come back by ascending kind, then by ascending index.
+    pub kind: i32,
+    /// See `kind`.
+    pub index: i32,
+    /// Its name.
+    pub name: Vec<u8>,
+    /// What it is.
+    pub bytes: Vec<u8>,
+    /// What only the adapter understands.
+    pub native: Vec<u8>,
+    /// Number of the job that made it; the engine fills it in.
+    pub job_id: u32,
+}
+
+/// What a source is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// When the job began.
+    pub time: Time,
+    /// The level at which the source runs: the one that it asked for, or [`Level::Full`] where there is nothing to
+    /// build on.
+    pub level: Level,
+    /// The job that this one builds on; none for a full one.
+    pub reference: Option<SavedJob>,
+    /// What the reference job kept beside its entries, in the order of [`SideObject`].
+    pub objects: Vec<SideObject>,
 }
 
 /// The source, and so the job, cannot go on.
@@ -96,6 +161,22 @@ pub trait Ingest {
     /// Counts an entry that the source announced and left out by the rule named.
     fn skipped(&mut self, name: &[u8], rule: &str);
 
+    /// Counts an entry that the source announced and that is as the reference job has it: it stays.
+    fn unchanged(&mut self, name: &[u8]);
+
+    /// Keeps an object beside the entries. It counts as an announced entry that was saved.
+    ///
+    /// # Errors
+    /// [`Stop`] when the engine cannot go on.
+    fn side(&mut self, object: SideObject) -> Result<(), Stop>;
+
+    /// The name is gone from this job on. `announced` says whether that counts as an entry of the source; otherwise it
+    /// was found out by a look at what the reference job has.
+    ///
+    /// # Errors
+    /// [`Stop`] when the engine cannot go on.
+    fn deleted(&mut self, name: &[u8], announced: bool) -> Result<(), Stop>;
+
     /// Counts entries that a dead source had announced and nobody saw the end of. An open entry is closed as lost and
     /// is not part of `count`.
     fn lost(&mut self, count: u64);
@@ -106,11 +187,30 @@ pub trait Source: Send {
     /// Says who it is.
     fn info(&self) -> SourceInfo;
 
+    /// Told, before [`Source::run`], of each entry that the reference job has, in order: where a name comes twice, the
+    /// later one counts.
+    ///
+    /// # Errors
+    /// [`Fatal`] when there is no room for it.
+    fn known(&mut self, entry: &Entry) -> Result<(), Fatal> {
+        let _ = entry;
+        Ok(())
+    }
+
     /// Pushes everything into `out`.
     ///
     /// # Errors
     /// [`Fatal`] when the source could not even start.
-    fn run(&mut self, job: &dyn Job, out: &mut dyn Ingest) -> Result<End, Fatal>;
+    fn run(&mut self, job: &dyn Job, start: &Start, out: &mut dyn Ingest) -> Result<End, Fatal>;
+
+    /// Tells what [`Source::run`] would announce, without reading any of it.
+    ///
+    /// # Errors
+    /// [`Fatal`] when the source cannot do that, or could not start.
+    fn estimate(&mut self, job: &dyn Job, start: &Start, out: &mut dyn FnMut(&Entry)) -> Result<End, Fatal> {
+        let _ = (job, start, out);
+        Err(Fatal(format!("{} cannot tell beforehand what it would save", self.info().path)))
+    }
 
     /// Told the verdict when the snapshot is written, or will not be.
     fn finish(&mut self, verdict: &Verdict);

@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backstay_core::{End, SourceInfo};
-use backstay_core::{Fatal, FileKind, Id, Job, MessageLevel, Source, Tally, Time, Verdict};
+use backstay_core::{End, Fatal, FileKind, Id, Job, Level, MessageLevel, Source, SourceInfo, Tally, Time, Verdict};
 use backstay_repository::assemble::{Assembler, Misfit};
 use backstay_repository::error::Error;
 use backstay_repository::lock::Lock;
@@ -22,6 +21,7 @@ use crate::filesystem::Names;
 use crate::ingest::{SourceIngest, SourceResult};
 use crate::job::Listening;
 use crate::ledger::{CONTENT_FILE, INTERNAL_DIRECTORY, LEDGER_FILE, LedgerHeader, LedgerWriter};
+use crate::reference::{chain, find_reference, is_of, start};
 use crate::tree::{Observer, TreeError, TreeOptions, TreeReport, absolute, back_up_tree};
 
 pub use backstay_repository::snapshot::PARTIAL_TAG;
@@ -82,6 +82,8 @@ pub struct BackupReport {
     pub tally: Tally,
     /// restic's figures.
     pub summary: Summary,
+    /// The sources that can build on earlier jobs: their paths, and the level at which each ran.
+    pub levels: Vec<(String, Level)>,
 }
 
 /// Backs up the trees of `options.paths` and everything that `sources` push.
@@ -160,7 +162,7 @@ fn run_locked(
     observer: &dyn Observer,
     settled: impl FnOnce() -> Result<Option<Lock>, Error>,
 ) -> Result<BackupReport, Error> {
-    let started = SnapshotTime::now();
+    let started = now();
     let infos: Vec<SourceInfo> = sources.iter().map(|source| source.info()).collect();
     let paths = snapshot_paths(options, &infos)?;
     let parent = find_parent(repository, options, &paths, job)?;
@@ -193,24 +195,33 @@ fn run_locked(
 
     let mut names = Names::default();
     let mut results = Vec::new();
+    let mut levels = Vec::new();
     for (source, info) in sources.iter_mut().zip(&infos) {
         if stopped.is_some() {
             break;
         }
+        let mut reference = find_reference(repository, options, &index, &paths, info, job)?;
+        let start = start(started, info, reference.as_ref());
+        if info.adapter.is_some() {
+            levels.push((info.path.clone(), start.level));
+        }
         let ledger = match info.adapter {
-            Some(adapter) => Some(LedgerWriter::new(
-                writer.content(),
-                LedgerHeader {
+            Some(adapter) => {
+                let header = LedgerHeader {
                     source: info.name.clone(),
                     adapter: adapter.to_owned(),
-                    definitions: info.definitions.clone(),
-                    job_id: job.id(),
-                },
-            )?),
+                    jobs: chain(reference.as_ref(), &start, info, job.id()),
+                };
+                Some(LedgerWriter::new(writer.content(), header)?)
+            }
             None => None,
         };
+        assembler.next_source();
         let mut ingest = SourceIngest::new(&writer, &mut assembler, job, observer, &mut names, ledger);
-        let end = source.run(job, &mut ingest);
+        if let Some(reference) = &mut reference {
+            ingest.carry(reference, &mut **source)?;
+        }
+        let end = source.run(job, &start, &mut ingest);
         let result = ingest.finish()?;
         tally.add(&result.tally);
         match end.map_err(fatal)? {
@@ -235,6 +246,7 @@ fn run_locked(
         verdict,
         tally,
         summary: summary.clone(),
+        levels,
     };
     let partial = matches!(report.verdict, Verdict::Partial(_));
     if partial && !options.save_partial {
@@ -254,7 +266,7 @@ fn run_locked(
     summary.tree_blobs = stats.tree_blobs;
     summary.data_added = stats.added;
     summary.data_added_packed = stats.added_packed;
-    summary.backup_start = started;
+    summary.backup_start = started.into();
     summary.backup_end = SnapshotTime::now();
     report.summary = summary.clone();
     let same = parent.as_ref().is_some_and(|(_, snapshot)| snapshot.tree == root);
@@ -288,7 +300,7 @@ fn run_locked(
     Ok(report)
 }
 
-fn fatal(error: Fatal) -> Error {
+pub(crate) fn fatal(error: Fatal) -> Error {
     Error::Other(error.0)
 }
 
@@ -299,7 +311,7 @@ pub fn now() -> Time {
     Time { seconds: i64::try_from(since.as_secs()).unwrap_or(0), nanoseconds: since.subsec_nanos() }
 }
 
-fn snapshot_paths(options: &BackupOptions, infos: &[SourceInfo]) -> Result<Vec<String>, Error> {
+pub(crate) fn snapshot_paths(options: &BackupOptions, infos: &[SourceInfo]) -> Result<Vec<String>, Error> {
     let mut paths = Vec::new();
     for path in &options.paths {
         let path = absolute(path).map_err(|error| Error::Other(error.to_string()))?;
@@ -321,20 +333,11 @@ fn find_parent(
         ParentChoice::None => Ok(None),
         ParentChoice::Named(name) => repository.snapshot(name, &SnapshotFilter::default()).map(Some),
         ParentChoice::Newest => {
-            let mut wanted = paths.to_vec();
-            wanted.sort();
             let found = repository.readable_snapshots()?;
             for error in found.damaged {
                 job.message(MessageLevel::Warning, "repository", &error.to_string());
             }
-            Ok(found.snapshots.into_iter().rev().find(|(_, snapshot)| {
-                let mut have = snapshot.paths.clone();
-                have.sort();
-                snapshot.hostname == options.host
-                    && have == wanted
-                    && snapshot.time <= options.time
-                    && !snapshot.is_partial()
-            }))
+            Ok(found.snapshots.into_iter().rev().find(|(_, snapshot)| is_of(snapshot, options, paths)))
         }
     }
 }
@@ -354,7 +357,8 @@ fn summarise(tree: &TreeReport, results: &[(&SourceInfo, SourceResult)]) -> Summ
     for (_, result) in results {
         summary.files_new += result.files;
         summary.dirs_new += result.directories;
-        summary.total_files_processed += result.files;
+        summary.files_unmodified += result.tally.unchanged;
+        summary.total_files_processed += result.files + result.tally.unchanged;
         summary.total_bytes_processed += result.bytes;
     }
     summary
@@ -371,8 +375,9 @@ fn internal(
 ) -> Result<Option<Node>, Error> {
     for misfit in &misfits {
         let path = String::from_utf8_lossy(&misfit.path);
-        let text = format!("{path} is not in the snapshot's view: {}", misfit.reason);
-        job.message(MessageLevel::Warning, "view", &text);
+        if let Some(reason) = misfit.reason {
+            job.message(MessageLevel::Warning, "view", &format!("{path} is not in the snapshot's view: {reason}"));
+        }
     }
     let mut astray: Vec<Id> = misfits.into_iter().flat_map(|misfit| misfit.content).collect();
     let mut folders = Vec::new();

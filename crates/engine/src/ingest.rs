@@ -10,11 +10,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use backstay_core::{
-    Attr, CancelReason, Data, DataError, Entry, EntryError, FileKind, Id, Ingest, Job, MessageLevel, Outcome, Stop,
-    Tally, Want,
+    Attr, CancelReason, Data, DataError, Entry, EntryError, Fatal, FileKind, Id, Ingest, Job, MessageLevel, Outcome,
+    SideObject, Source, Stop, Tally, Want,
 };
 use backstay_repository::assemble::Assembler;
 use backstay_repository::error::Error;
+use backstay_repository::pack::BlobKind;
 use backstay_repository::stream::{Content, ContentWriter, PendingContent};
 use backstay_repository::tree::Node;
 use backstay_repository::writer::Writer;
@@ -23,7 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::filesystem::{Names, stat_path};
-use crate::ledger::{LedgerEntry, LedgerWriter};
+use crate::ledger::{LedgerEntry, LedgerReader, LedgerWriter};
 use crate::tree::{Change, Observer};
 
 /// Entries whose chunks may still be on their way.
@@ -112,15 +113,48 @@ impl<'a> SourceIngest<'a> {
         }
     }
 
+    /// Takes over what an earlier job's ledger holds, as far as it was not deleted since, and tells the source of it.
+    pub(crate) fn carry(&mut self, from: &mut LedgerReader, source: &mut dyn Source) -> Result<(), Error> {
+        let mut chapter = 0;
+        while let Some(record) = from.next_entry()? {
+            self.check().map_err(|stop| Error::Other(stop.0))?;
+            while chapter < from.chapter() {
+                chapter += 1;
+                self.next_chapter(chapter)?;
+            }
+            let LedgerEntry { entry, attrs, content, size } = record;
+            if !content.iter().all(|id| self.writer.knows(BlobKind::Data, id)) {
+                let name = String::from_utf8_lossy(&entry.name);
+                let text = format!("{name} as an earlier job saved it is lost: the repository misses contents of it");
+                self.job.message(MessageLevel::Error, "ledger", &text);
+                continue;
+            }
+            source.known(&entry).map_err(|Fatal(reason)| Error::Other(reason))?;
+            let content = Content { ids: content, size };
+            self.view(&entry, &attrs, &content)?;
+            if let Some(ledger) = &mut self.ledger {
+                ledger.entry(LedgerEntry { entry, attrs, content: content.ids, size })?;
+            }
+        }
+        if let Some(ledger) = &mut self.ledger {
+            from.objects().iter().for_each(|object| ledger.object(object.clone()));
+        }
+        self.next_chapter(from.header().jobs.len())
+    }
+
+    fn next_chapter(&mut self, number: usize) -> Result<(), Error> {
+        self.assembler.next_generation();
+        self.linked.clear();
+        self.ledger.as_mut().map_or(Ok(()), |ledger| ledger.chapter(number))
+    }
+
     /// Waits for the last chunks and ends the ledger.
     pub(crate) fn finish(mut self) -> Result<SourceResult, Error> {
         self.close_open_as_lost();
         if let Some(error) = self.error.take() {
             return Err(error);
         }
-        while let Some(pending) = self.pending.pop_front() {
-            self.settle(pending)?;
-        }
+        self.settle_all()?;
         if self.hidden > MOST_HIDDEN_TOLD {
             let text = format!("{} entries in all come back through their plugin only", self.hidden);
             self.job.message(MessageLevel::Warning, "view", &text);
@@ -168,6 +202,13 @@ impl<'a> SourceIngest<'a> {
         if let Some(open) = self.open.take() {
             self.count(&open.entry, &Outcome::Lost, 0);
         }
+    }
+
+    fn settle_all(&mut self) -> Result<(), Error> {
+        while let Some(pending) = self.pending.pop_front() {
+            self.settle(pending)?;
+        }
+        Ok(())
     }
 
     /// Gives a finished entry its place in the ledger and in the view.
@@ -396,6 +437,44 @@ impl Ingest for SourceIngest<'_> {
         let outcome = Outcome::Skipped(rule.to_owned());
         self.tally.count(&outcome);
         self.observer.entry(name, &outcome, FileKind::File, 0, Change::New);
+    }
+
+    fn unchanged(&mut self, name: &[u8]) {
+        self.tally.count(&Outcome::Unchanged);
+        self.observer.entry(name, &Outcome::Unchanged, FileKind::File, 0, Change::Unmodified);
+    }
+
+    fn side(&mut self, mut object: SideObject) -> Result<(), Stop> {
+        self.close_open_as_lost();
+        self.check()?;
+        let Some(ledger) = &mut self.ledger else {
+            return Err(self.stopped(Error::Other("the source keeps objects and has no adapter that could".to_owned())));
+        };
+        object.job_id = self.job.id();
+        self.tally.count(&Outcome::Saved);
+        self.bytes += object.bytes.len() as u64;
+        self.observer.entry(&object.name, &Outcome::Saved, FileKind::File, object.bytes.len() as u64, Change::New);
+        ledger.object(object);
+        Ok(())
+    }
+
+    fn deleted(&mut self, name: &[u8], announced: bool) -> Result<(), Stop> {
+        self.close_open_as_lost();
+        self.check()?;
+        // What was announced before is gone with it; what comes after is not.
+        let done = self.settle_all().and_then(|()| match view_path(name) {
+            Some(path) => self.assembler.remove(&path),
+            None => Ok(()),
+        });
+        done.map_err(|error| self.stopped(error))?;
+        if let Some(ledger) = &mut self.ledger {
+            ledger.gone(name.to_vec());
+        }
+        if announced {
+            self.tally.count(&Outcome::Saved);
+            self.observer.entry(name, &Outcome::Saved, FileKind::File, 0, Change::Changed);
+        }
+        Ok(())
     }
 
     fn lost(&mut self, count: u64) {

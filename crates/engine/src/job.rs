@@ -11,9 +11,23 @@ use parking_lot::Mutex;
 /// Takes a message of a job: level, who speaks, text.
 pub type MessageHandler = Box<dyn Fn(MessageLevel, &str, &str) + Send + Sync>;
 
+/// How many messages of each level a job had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessageCounts {
+    /// See [`MessageLevel::Info`].
+    pub info: u64,
+    /// See [`MessageLevel::Warning`].
+    pub warnings: u64,
+    /// See [`MessageLevel::Error`].
+    pub errors: u64,
+    /// See [`MessageLevel::Fatal`].
+    pub fatal: u64,
+}
+
 /// A job of this process.
 pub struct JobControl {
     id: u32,
+    counts: Mutex<MessageCounts>,
     handler: MessageHandler,
     cancelled: Mutex<Option<CancelReason>>,
     interrupted: Box<dyn Fn() -> bool + Send + Sync>,
@@ -29,7 +43,12 @@ impl JobControl {
     /// A job with this number. `handler` takes its messages, `interrupted` is asked whether a signal came.
     #[must_use]
     pub fn new(id: u32, handler: MessageHandler, interrupted: Box<dyn Fn() -> bool + Send + Sync>) -> Self {
-        Self { id, handler, cancelled: Mutex::new(None), interrupted }
+        Self { id, counts: Mutex::default(), handler, cancelled: Mutex::new(None), interrupted }
+    }
+
+    /// How many messages came until now.
+    pub fn counts(&self) -> MessageCounts {
+        *self.counts.lock()
     }
 
     /// Asks the job to stop. The first reason stays.
@@ -44,6 +63,16 @@ impl Job for JobControl {
     }
 
     fn message(&self, level: MessageLevel, source: &str, text: &str) {
+        {
+            let mut counts = self.counts.lock();
+            match level {
+                MessageLevel::Debug => {}
+                MessageLevel::Info => counts.info += 1,
+                MessageLevel::Warning => counts.warnings += 1,
+                MessageLevel::Error => counts.errors += 1,
+                MessageLevel::Fatal => counts.fatal += 1,
+            }
+        }
         (self.handler)(level, source, text);
     }
 

@@ -16,7 +16,7 @@ pub struct EngineLedgers;
 impl Ledgers for EngineLedgers {
     fn blobs(&self, reader: &Arc<Reader>, root: &Id, source: &str, take: &mut dyn FnMut(Id)) -> Result<(), Error> {
         let mut ledger = LedgerReader::open(reader, root, source)?;
-        while let Some(entry) = ledger.next_entry()? {
+        while let Some(entry) = ledger.next_of_all()? {
             entry.content.into_iter().for_each(&mut *take);
         }
         Ok(())

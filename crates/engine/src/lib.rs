@@ -5,12 +5,14 @@
 //! repository.
 
 pub mod backup;
+pub mod estimate;
 pub mod excludes;
 pub mod filesystem;
 mod ingest;
 pub mod job;
 pub mod ledger;
 pub mod ledgers;
+mod reference;
 pub mod restore_through;
 pub mod stream_source;
 pub mod tree;

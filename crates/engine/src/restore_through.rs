@@ -16,7 +16,7 @@ use backstay_repository::pack::BlobKind;
 use backstay_repository::reader::{OrderedBlobs, Reader};
 
 use crate::job::Listening;
-use crate::ledger::{LedgerEntry, LedgerReader};
+use crate::ledger::{LedgerEntry, LedgerReader, sort_objects};
 
 /// Bytes of contents that are loaded ahead.
 const AHEAD: u64 = 32 << 20;
@@ -63,7 +63,10 @@ pub fn restore_through(
 ) -> Result<ThroughReport, Error> {
     let job = &Listening::new(job);
     let fatal = |error: Fatal| Error::Other(error.0);
-    sink.begin(job).map_err(fatal)?;
+    let jobs = ledger.header().jobs.clone();
+    let mut objects = ledger.objects().to_vec();
+    sort_objects(&mut objects);
+    sink.begin(job, &jobs, objects).map_err(fatal)?;
     let mut replay = Replay { sink, observer, tally: Tally::default(), bytes: 0, handed: VecDeque::new(), waiting: 0 };
     let mut stopped = None;
     let mut coming = Coming::new(reader, ledger, wanted);
@@ -116,6 +119,7 @@ struct Replay<'a> {
 impl Replay<'_> {
     /// Restores one entry, or hands it over.
     fn entry(&mut self, coming: &mut Coming<'_>, mut next: Next, data: &mut Vec<u8>) -> Result<(), Fatal> {
+        self.sink.of_job(next.chapter);
         if next.record.size <= SMALL && coming.collect(&mut next, data) {
             let record = &next.record;
             if self.sink.hand_over(&record.entry, data, &record.attrs)? {
@@ -188,6 +192,8 @@ fn left_out() -> Outcome {
 /// An entry and what is known of its blobs.
 struct Next {
     record: LedgerEntry,
+    /// The place of its job in the ledger's list.
+    chapter: usize,
     /// How many of its blobs were announced, from the first on.
     announced: usize,
     /// How many of these were taken.
@@ -239,7 +245,8 @@ impl<'a> Coming<'a> {
                     let announced = record.content.len().min(BLOBS_AHEAD);
                     self.blobs.announce(BlobKind::Data, &record.content[..announced]);
                     self.bytes += record.size;
-                    self.entries.push_back(Next { record, announced, taken: 0, collected: VecDeque::new() });
+                    let chapter = self.ledger.chapter();
+                    self.entries.push_back(Next { record, chapter, announced, taken: 0, collected: VecDeque::new() });
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => self.ended = true,

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 
 use backstay_core::{
-    Data, DataError, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, MessageLevel, Source, SourceInfo, Stat,
-    Time, Verdict,
+    Data, DataError, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, MessageLevel, Source, SourceInfo, Start,
+    Stat, Time, Verdict,
 };
 
 /// Where the stream comes from.
@@ -90,12 +90,11 @@ impl Source for StreamSource {
         SourceInfo {
             name: "stream".to_owned(),
             path: format!("/{}", self.name),
-            adapter: None,
-            definitions: Vec::new(),
+            ..SourceInfo::default()
         }
     }
 
-    fn run(&mut self, job: &dyn Job, out: &mut dyn Ingest) -> Result<End, Fatal> {
+    fn run(&mut self, job: &dyn Job, _start: &Start, out: &mut dyn Ingest) -> Result<End, Fatal> {
         let command = match &self.origin {
             Origin::Open(fd) => {
                 let end = self.push(fd, out)?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backstay_core::{
-    CancelReason, Data, End, Entry, Fatal, FileKind, Ingest, Job, MessageLevel, Outcome, Source, SourceInfo, Stat,
+    CancelReason, Data, End, Entry, Fatal, FileKind, Ingest, Job, MessageLevel, Outcome, Source, SourceInfo, Start, Stat,
     Time, Verdict,
 };
 use backstay_engine::backup::{BackupOptions, BackupReport, ParentChoice, backup};
@@ -46,9 +46,9 @@ struct Many(u32);
 
 impl Source for Many {
     fn info(&self) -> SourceInfo {
-        SourceInfo { name: "many".to_owned(), path: "/many".to_owned(), adapter: None, definitions: Vec::new() }
+        SourceInfo { name: "many".to_owned(), path: "/many".to_owned(), ..SourceInfo::default() }
     }
-    fn run(&mut self, _job: &dyn Job, out: &mut dyn Ingest) -> Result<End, Fatal> {
+    fn run(&mut self, _job: &dyn Job, _start: &Start, out: &mut dyn Ingest) -> Result<End, Fatal> {
         for number in 0..self.0 {
             let mixed = number.wrapping_mul(2_654_435_761);
             let name = format!("/many/directory {:03}/file {mixed:010}", mixed % 300).into_bytes();

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use backstay_core::{
-    Attr, CancelReason, Create, Entry, EntryError, Fatal, FileKind, Id, Job, MessageLevel, Outcome, Settled, Sink,
-    Stat, Verdict,
+    Attr, CancelReason, Create, Entry, EntryError, Fatal, FileKind, Id, Job, MessageLevel, Outcome, SavedJob,
+    Settled, SideObject, Sink, Stat, Verdict,
 };
 use backstay_engine::ledger::{LedgerEntry, LedgerHeader, LedgerReader, LedgerWriter};
 use backstay_engine::restore_through::{ThroughObserver, ThroughReport, restore_through};
@@ -63,7 +63,7 @@ impl Keeper {
 }
 
 impl Sink for Keeper {
-    fn begin(&mut self, _job: &dyn Job) -> Result<(), Fatal> {
+    fn begin(&mut self, _job: &dyn Job, _jobs: &[SavedJob], _objects: Vec<SideObject>) -> Result<(), Fatal> {
         Ok(())
     }
     fn create(&mut self, entry: &Entry) -> Result<Create, EntryError> {
@@ -141,7 +141,7 @@ fn saved(count: usize, missing: Option<usize>) -> Saved {
     let index = Arc::new(repository.load_index().unwrap());
     let writer = Writer::new(Arc::clone(&repository), index, WriteOptions::default()).unwrap();
     let header =
-        LedgerHeader { source: "s".to_owned(), adapter: "test".to_owned(), definitions: Vec::new(), job_id: 1 };
+        LedgerHeader { source: "s".to_owned(), adapter: "test".to_owned(), jobs: vec![SavedJob::default()] };
     let mut ledger = LedgerWriter::new(writer.content(), header).unwrap();
     let mut entries = Vec::new();
     for number in 0..count {

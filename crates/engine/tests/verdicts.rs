@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use backstay_core::{
     Attr, CancelReason, Data, DataError, End, Entry, EntryError, Fatal, FileKind, Id, Ingest, Job, MessageLevel,
-    Outcome, Source, SourceInfo, Stat, Tally, Time, Verdict,
+    Outcome, Source, SourceInfo, Start, Stat, Tally, Time, Verdict,
 };
 use backstay_engine::backup::{BackupOptions, BackupReport, PARTIAL_TAG, ParentChoice, backup, highest_job_id};
 use backstay_engine::ledger::{self, LedgerReader};
@@ -57,9 +57,10 @@ impl<F: FnMut(&mut dyn Ingest) -> Result<End, Fatal> + Send> Source for Script<F
             path: "/script".to_owned(),
             adapter: Some("test"),
             definitions: vec!["secret:password=x".to_owned()],
+            ..SourceInfo::default()
         }
     }
-    fn run(&mut self, _job: &dyn Job, out: &mut dyn Ingest) -> Result<End, Fatal> {
+    fn run(&mut self, _job: &dyn Job, _start: &Start, out: &mut dyn Ingest) -> Result<End, Fatal> {
         (self.0)(out)
     }
     fn finish(&mut self, verdict: &Verdict) {
@@ -301,8 +302,9 @@ fn the_ledger_gives_back_what_was_announced_word_for_word_and_in_order() {
     let root = report.tree.unwrap();
     assert_eq!(ledger::sources(&reader, &root).unwrap(), ["script"]);
     let mut ledger = LedgerReader::open(&reader, &root, "script").unwrap();
-    assert_eq!(ledger.header().definitions, ["secret:password=x"]);
-    assert_eq!((ledger.header().adapter.as_str(), ledger.header().job_id), ("test", 7));
+    let job = ledger.header().job().unwrap();
+    assert_eq!(job.definitions, ["secret:password=x"]);
+    assert_eq!((ledger.header().adapter.as_str(), job.id), ("test", 7));
     let mut seen = 0;
     while let Some(record) = ledger.next_entry().unwrap() {
         assert_eq!(record.entry.name, names[seen].as_bytes());
@@ -391,9 +393,9 @@ fn an_error_message_alone_keeps_a_backup_from_being_complete() {
     struct Complaining;
     impl Source for Complaining {
         fn info(&self) -> SourceInfo {
-            SourceInfo { name: "c".to_owned(), path: "/c".to_owned(), adapter: None, definitions: Vec::new() }
+            SourceInfo { name: "c".to_owned(), path: "/c".to_owned(), ..SourceInfo::default() }
         }
-        fn run(&mut self, job: &dyn Job, out: &mut dyn Ingest) -> Result<End, Fatal> {
+        fn run(&mut self, job: &dyn Job, _start: &Start, out: &mut dyn Ingest) -> Result<End, Fatal> {
             job.message(MessageLevel::Warning, "c", "only a warning");
             save(out, "/a", b"a");
             job.message(MessageLevel::Error, "c", "a table was left out");

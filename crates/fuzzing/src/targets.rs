@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 
 use backstay_bareos_host::Module;
 use backstay_bareos_protocol::{FromWorker, ToWorker};
-use backstay_core::{Attr, Entry, FileKind, Id, Stat, Time};
-use backstay_engine::ledger::LedgerReader;
+use backstay_core::{Attr, Entry, FileKind, Id, SavedJob, SideObject, Stat, Time};
+use backstay_engine::ledger::{LedgerHeader, LedgerReader};
 use backstay_repository::config::Config;
 use backstay_repository::crypto::{MasterKey, OVERHEAD};
 use backstay_repository::gotext::{parse_time, to_json, unquote, write_name, write_time};
@@ -289,10 +289,10 @@ fn blob_corpus() -> Vec<Vec<u8>> {
 }
 
 fn ledger(data: &[u8]) {
-    let bytes = [b"backstay ledger 1\n", data].concat();
-    for bytes in [bytes, data.to_vec()] {
+    let [first, second] = [b"backstay ledger 1\n", b"backstay ledger 2\n"].map(|magic| [magic, data].concat());
+    for bytes in [first, second, data.to_vec()] {
         let Ok(mut ledger) = LedgerReader::read_from(Box::new(Cursor::new(bytes)), "source") else { continue };
-        let _ = ledger.header();
+        let _ = (ledger.header().job(), ledger.objects().len());
         while let Ok(Some(entry)) = ledger.next_entry() {
             let _ = entry.size;
         }
@@ -302,7 +302,7 @@ fn ledger(data: &[u8]) {
 /// A ledger's records as its writer makes them, without the first line.
 fn ledger_corpus() -> Vec<Vec<u8>> {
     let frame = |body: Vec<u8>| [&u32::try_from(body.len()).unwrap_or(0).to_le_bytes()[..], &body].concat();
-    // The records' numbers in the file: header 0, entry 1, end 2.
+    // The records' numbers in the file: header of the first version 0, entry 1, end 2, header 3, chapter 4, object 5, gone 6.
     let header = (0_u8, "source", "bareos-fd", vec!["python3:module_name=x"], 7_u32);
     let entry = Entry {
         name: b"/etc/hosts".to_vec(),
@@ -314,8 +314,27 @@ fn ledger_corpus() -> Vec<Vec<u8>> {
     };
     let attrs = vec![Attr::Acl(vec![1]), Attr::Xattr { name: b"user.x".to_vec(), value: vec![2] }];
     let entry = (1_u8, entry, attrs, vec![Id([1; 32])], 5_u64);
-    let records = [postcard::to_stdvec(&header), postcard::to_stdvec(&entry), postcard::to_stdvec(&(2_u8, 1_u64))];
-    vec![records.into_iter().flat_map(|record| frame(record.unwrap_or_default())).collect()]
+    let end = || postcard::to_stdvec(&(2_u8, 1_u64));
+    let framed = |records: &[postcard::Result<Vec<u8>>]| -> Vec<u8> {
+        records.iter().flat_map(|record| frame(record.clone().unwrap_or_default())).collect()
+    };
+    let first = framed(&[postcard::to_stdvec(&header), postcard::to_stdvec(&entry), end()]);
+
+    let job = SavedJob { id: 7, name: "job".to_owned(), definitions: vec!["python3:module_name=x".to_owned()], ..SavedJob::default() };
+    let header = (3_u8, LedgerHeader { source: "source".to_owned(), adapter: "bareos-fd".to_owned(), jobs: vec![job] });
+    let object = SideObject {
+        kind: 25,
+        index: 1,
+        name: b"o".to_vec(),
+        bytes: vec![1, 2, 3],
+        native: vec![0],
+        job_id: 7,
+    };
+    let mut second = framed(&[postcard::to_stdvec(&header), postcard::to_stdvec(&(4_u8, 0_u32)), postcard::to_stdvec(&entry)]);
+    let tail = second.len() as u64 + 18;
+    second.extend(framed(&[postcard::to_stdvec(&(5_u8, object)), postcard::to_stdvec(&(6_u8, b"/etc/passwd".to_vec(), 1_u64)), end()]));
+    second.extend(tail.to_le_bytes());
+    vec![first, second]
 }
 
 /// The first byte says in which direction, the rest is what comes out of the socket before it is closed.

@@ -70,4 +70,10 @@ fn the_first_inputs_are_what_our_encoders_write() {
         backstay_engine::ledger::LedgerReader::read_from(Box::new(std::io::Cursor::new(ledger)), "source").unwrap();
     assert_eq!(reader.next_entry().unwrap().unwrap().entry.name, b"/etc/hosts");
     assert_eq!(reader.next_entry().unwrap(), None);
+    let ledger = [b"backstay ledger 2\n", &corpus("ledger")[1][..]].concat();
+    let mut reader =
+        backstay_engine::ledger::LedgerReader::read_from(Box::new(std::io::Cursor::new(ledger)), "source").unwrap();
+    assert_eq!(reader.objects().len(), 1);
+    assert_eq!(reader.next_entry().unwrap().unwrap().entry.name, b"/etc/hosts");
+    assert_eq!(reader.next_entry().unwrap(), None);
 }

@@ -205,6 +205,12 @@ impl<'py> Record<'py> {
         self.object.py()
     }
 
+    /// What attributes it has.
+    #[must_use]
+    pub fn fields(&self) -> &'static [Field] {
+        self.class.spec.fields
+    }
+
     fn kind(&self, field: usize) -> Kind {
         self.class.spec.fields[field].kind
     }

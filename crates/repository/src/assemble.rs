@@ -19,6 +19,10 @@ use crate::writer::Writer;
 
 /// Bytes of nodes in memory before they are sorted and spilled.
 const SPILL_AT: usize = 32 << 20;
+/// Bytes before each record of a run.
+const HEAD: usize = 25;
+/// The bits of a generation that count within one source.
+const GENERATIONS: u32 = (1 << 20) - 1;
 
 /// A node that fits nowhere in the tree.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,8 +31,8 @@ pub struct Misfit {
     pub path: Vec<u8>,
     /// Its data blobs.
     pub content: Vec<Id>,
-    /// Why it fits nowhere.
-    pub reason: &'static str,
+    /// Why it fits nowhere; none if it should not: a later generation replaced or removed it.
+    pub reason: Option<&'static str>,
 }
 
 /// Collects nodes and builds the trees of a snapshot.
@@ -38,6 +42,7 @@ pub struct Assembler {
     records: Vec<Record>,
     runs: Vec<File>,
     sequence: u64,
+    generation: u32,
 }
 
 /// A node in the arena: key, then the node's JSON, then its content ids.
@@ -48,6 +53,7 @@ struct Record {
     json: u32,
     content: u32,
     sequence: u64,
+    generation: u32,
     kind: NodeKind,
 }
 
@@ -58,6 +64,8 @@ enum NodeKind {
     Directory,
     /// A directory whose tree is stored already.
     Finished,
+    /// No node: what came before it at this path goes.
+    Gone,
 }
 
 /// A record read back, whole.
@@ -67,6 +75,7 @@ struct Item {
     json: Vec<u8>,
     content: Vec<Id>,
     sequence: u64,
+    generation: u32,
     kind: NodeKind,
 }
 
@@ -85,14 +94,7 @@ impl Assembler {
     /// # Errors
     /// A path that no file system could hold (empty, `.`, `..`, NUL), or a temporary file that cannot be written.
     pub fn add(&mut self, path: &[u8], mut node: Node) -> Result<(), Error> {
-        let mut components = path.split(|byte| *byte == b'/');
-        if let Some(bad) = components.find(|name| matches!(*name, b"" | b"." | b"..") || name.contains(&0)) {
-            return Err(Error::Other(format!(
-                "\"{}\" cannot be a path in a snapshot: \"{}\" is no file name",
-                String::from_utf8_lossy(path),
-                String::from_utf8_lossy(bad)
-            )));
-        }
+        check_path(path)?;
         let name_at = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
         node.name = path[name_at..].to_vec();
         let kind = match (node.kind, node.subtree) {
@@ -103,12 +105,43 @@ impl Assembler {
             }
             _ => NodeKind::Leaf,
         };
+        self.push(path, kind, |arena| {
+            node.encode(arena);
+            node.content.unwrap_or_default()
+        })
+    }
+
+    /// Takes away what this source added at `path` until now. What lies below a directory stays.
+    ///
+    /// # Errors
+    /// As [`Assembler::add`].
+    pub fn remove(&mut self, path: &[u8]) -> Result<(), Error> {
+        check_path(path)?;
+        self.push(path, NodeKind::Gone, |_| Vec::new())
+    }
+
+    /// What is added from now on comes from another source than what was added before.
+    pub fn next_source(&mut self) {
+        self.generation = (self.generation | GENERATIONS) + 1;
+    }
+
+    /// What is added from now on is a later state of what the same source added before: where it meets that at a path,
+    /// it takes its place, which is nothing to tell. A source has fewer than a million of them.
+    pub fn next_generation(&mut self) {
+        self.generation += u32::from(self.generation & GENERATIONS < GENERATIONS);
+    }
+
+    fn push(
+        &mut self,
+        path: &[u8],
+        kind: NodeKind,
+        encode: impl FnOnce(&mut Vec<u8>) -> Vec<Id>,
+    ) -> Result<(), Error> {
         let start = self.arena.len();
         self.arena.extend(path.iter().map(|byte| if *byte == b'/' { 0 } else { *byte }));
         let key = self.arena.len() - start;
-        node.encode(&mut self.arena);
+        let content = encode(&mut self.arena);
         let json = self.arena.len() - start - key;
-        let content = node.content.unwrap_or_default();
         for id in &content {
             self.arena.extend_from_slice(&id.0);
         }
@@ -122,6 +155,7 @@ impl Assembler {
             json: length(json)?,
             content: length(content.len())?,
             sequence: self.sequence,
+            generation: self.generation,
             kind,
         });
         if self.arena.len() >= SPILL_AT { self.spill() } else { Ok(()) }
@@ -142,23 +176,15 @@ impl Assembler {
         let mut merge = Merge::new(runs, Memory { arena: &self.arena, records: &self.records, next: 0 })?;
         let mut builder =
             Builder { writer, open: vec![Frame::root()], misfits: Vec::new(), root: Vec::new(), last_placed: None };
-        while let Some(mut item) = merge.next()? {
-            while let Some(same) = merge.next_if(|next| next.key == item.key)? {
-                if item.kind == NodeKind::Directory && same.kind == NodeKind::Directory {
-                    item = same;
-                } else if item.kind != NodeKind::Finished || same.kind == NodeKind::Finished {
-                    if same.kind == NodeKind::Directory || item.kind != NodeKind::Directory {
-                        builder.misfit(&item, "another entry has the same name");
-                        item = same;
-                    } else {
-                        // A directory that may have children is not given up for something that cannot.
-                        builder.misfit(&same, "a directory has the same name");
-                    }
-                } else {
-                    builder.misfit(&same, "a finished directory has the same name");
-                }
+        while let Some(first) = merge.next()? {
+            let key = first.key.clone();
+            let mut item = (first.kind != NodeKind::Gone).then_some(first);
+            while let Some(same) = merge.next_if(|next| next.key == key)? {
+                item = builder.later(item, same);
             }
-            builder.place(item)?;
+            if let Some(item) = item {
+                builder.place(item)?;
+            }
         }
         builder.finish(extra)
     }
@@ -182,13 +208,15 @@ impl Assembler {
                 NodeKind::Leaf => 0_u8,
                 NodeKind::Directory => 1,
                 NodeKind::Finished => 2,
+                NodeKind::Gone => 3,
             };
-            let mut head = [0; 21];
+            let mut head = [0; HEAD];
             head[0] = kind;
             head[1..5].copy_from_slice(&record.key.to_le_bytes());
             head[5..9].copy_from_slice(&record.json.to_le_bytes());
             head[9..13].copy_from_slice(&record.content.to_le_bytes());
             head[13..21].copy_from_slice(&record.sequence.to_le_bytes());
+            head[21..25].copy_from_slice(&record.generation.to_le_bytes());
             out.write_all(&head).map_err(spill_error)?;
             out.write_all(&self.arena[record.start..][..length]).map_err(spill_error)?;
         }
@@ -198,6 +226,18 @@ impl Assembler {
         self.arena.clear();
         self.records.clear();
         Ok(())
+    }
+}
+
+fn check_path(path: &[u8]) -> Result<(), Error> {
+    let mut components = path.split(|byte| *byte == b'/');
+    match components.find(|name| matches!(*name, b"" | b"." | b"..") || name.contains(&0)) {
+        None => Ok(()),
+        Some(bad) => Err(Error::Other(format!(
+            "\"{}\" cannot be a path in a snapshot: \"{}\" is no file name",
+            String::from_utf8_lossy(path),
+            String::from_utf8_lossy(bad)
+        ))),
     }
 }
 
@@ -228,6 +268,7 @@ impl Memory<'_> {
             json: json.to_vec(),
             content: ids(&rest[..32 * record.content as usize]),
             sequence: record.sequence,
+            generation: record.generation,
             kind: record.kind,
         })
     }
@@ -298,7 +339,7 @@ impl<'a> Merge<'a> {
 }
 
 fn read_item(run: &mut BufReader<File>) -> std::io::Result<Option<Item>> {
-    let mut head = [0; 21];
+    let mut head = [0; HEAD];
     match run.read_exact(&mut head) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -316,9 +357,11 @@ fn read_item(run: &mut BufReader<File>) -> std::io::Result<Option<Item>> {
     let kind = match head[0] {
         0 => NodeKind::Leaf,
         1 => NodeKind::Directory,
-        _ => NodeKind::Finished,
+        2 => NodeKind::Finished,
+        _ => NodeKind::Gone,
     };
-    Ok(Some(Item { key, json, content: ids(&content), sequence: u64::from_le_bytes(sequence), kind }))
+    let generation = u32::from_le_bytes([head[21], head[22], head[23], head[24]]);
+    Ok(Some(Item { key, json, content: ids(&content), sequence: u64::from_le_bytes(sequence), generation, kind }))
 }
 
 /// A directory whose children are still coming.
@@ -360,11 +403,45 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn misfit(&mut self, item: &Item, reason: &'static str) {
+        self.left_over(item, Some(reason));
+    }
+
+    fn left_over(&mut self, item: &Item, reason: Option<&'static str>) {
         self.misfits.push(Misfit {
             path: item.key.iter().map(|byte| if *byte == 0 { b'/' } else { *byte }).collect(),
             content: item.content.clone(),
             reason,
         });
+    }
+
+    /// Which of two entries at one path stays: `same` was added after `item`.
+    fn later(&mut self, item: Option<Item>, same: Item) -> Option<Item> {
+        let Some(item) = item else { return (same.kind != NodeKind::Gone).then_some(same) };
+        let one_source = item.generation | GENERATIONS == same.generation | GENERATIONS;
+        let replaces = one_source && item.generation != same.generation;
+        if same.kind == NodeKind::Gone {
+            if one_source {
+                self.left_over(&item, None);
+            }
+            return (!one_source).then_some(item);
+        }
+        let reason = |text| (!replaces).then_some(text);
+        match (item.kind, same.kind) {
+            (NodeKind::Directory, NodeKind::Directory) => Some(same),
+            (NodeKind::Finished, kind) if kind != NodeKind::Finished => {
+                self.misfit(&same, "a finished directory has the same name");
+                Some(item)
+            }
+            // A directory that may have children is not given up for something that cannot.
+            (NodeKind::Directory, NodeKind::Leaf | NodeKind::Finished) if !replaces => {
+                self.misfit(&same, "a directory has the same name");
+                Some(item)
+            }
+            _ => {
+                self.left_over(&item, reason("another entry has the same name"));
+                Some(same)
+            }
+        }
     }
 
     fn place(&mut self, item: Item) -> Result<(), Error> {

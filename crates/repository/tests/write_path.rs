@@ -351,3 +351,46 @@ fn names_that_no_directory_can_hold_are_refused() {
         assert!(assembler.add(path.as_bytes(), file(1)).is_err(), "{path:?}");
     }
 }
+
+#[test]
+fn a_later_generation_replaces_and_removes_without_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = repository(folder.path());
+    let writer = writer(&repository);
+    let mut assembler = Assembler::new();
+    for path in ["d/stays", "d/changes", "d/goes", "was a folder/child"] {
+        let mut node = Node::new(FileKind::File);
+        node.content = Some(vec![writer.save(BlobKind::Data, path.as_bytes()).unwrap()]);
+        assembler.add(path.as_bytes(), node).unwrap();
+    }
+    assembler.add(b"was a folder", Node::new(FileKind::Directory)).unwrap();
+    assembler.next_generation();
+    let mut changed = Node::new(FileKind::File);
+    changed.size = 4711;
+    changed.content = Some(Vec::new());
+    assembler.add(b"d/changes", changed).unwrap();
+    assembler.remove(b"d/goes").unwrap();
+    assembler.remove(b"d/never was").unwrap();
+    assembler.remove(b"was a folder/child").unwrap();
+    let mut file = Node::new(FileKind::File);
+    file.content = Some(Vec::new());
+    assembler.add(b"was a folder", file).unwrap();
+
+    let mut told = Vec::new();
+    let mut kept = 0;
+    let root = assembler
+        .finish(&writer, |misfits| {
+            kept = misfits.iter().map(|misfit| misfit.content.len()).sum();
+            told = misfits.into_iter().filter(|misfit| misfit.reason.is_some()).collect();
+            Ok(None)
+        })
+        .unwrap();
+    writer.finish().unwrap();
+    assert!(told.is_empty(), "{told:?}");
+    assert_eq!(kept, 3, "contents that are gone from the view are handed out");
+    let reader = reader(&repository);
+    assert!(reader.node_at(&root, b"d/stays").unwrap().is_some());
+    assert_eq!(reader.node_at(&root, b"d/changes").unwrap().unwrap().size, 4711);
+    assert!(reader.node_at(&root, b"d/goes").unwrap().is_none());
+    assert_eq!(reader.node_at(&root, b"was a folder").unwrap().unwrap().kind, FileKind::File);
+}

@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backstay_core::{
-    Attr, Data, DataError, End, Entry, EntryError, Fatal, Id, Ingest, Job, ObjectKind, Outcome, Source, SourceInfo,
-    Stop, Store, StoreError, Verdict, Want,
+    Attr, Data, DataError, End, Entry, EntryError, Fatal, Id, Ingest, Job, ObjectKind, Outcome, SideObject, Source,
+    SourceInfo, Start, Stop, Store, StoreError, Verdict, Want,
 };
 
 /// A bug, and the invariant that it breaks.
@@ -125,8 +125,8 @@ impl Source for DroppingSource {
         self.0.info()
     }
 
-    fn run(&mut self, job: &dyn Job, out: &mut dyn Ingest) -> Result<End, Fatal> {
-        self.0.run(job, &mut DroppingIngest { out, open: None, data: Vec::new() })
+    fn run(&mut self, job: &dyn Job, start: &Start, out: &mut dyn Ingest) -> Result<End, Fatal> {
+        self.0.run(job, start, &mut DroppingIngest { out, open: None, data: Vec::new() })
     }
 
     fn finish(&mut self, verdict: &Verdict) {
@@ -179,6 +179,18 @@ impl Ingest for DroppingIngest<'_> {
 
     fn skipped(&mut self, name: &[u8], rule: &str) {
         self.out.skipped(name, rule);
+    }
+
+    fn unchanged(&mut self, name: &[u8]) {
+        self.out.unchanged(name);
+    }
+
+    fn side(&mut self, object: SideObject) -> Result<(), Stop> {
+        self.out.side(object)
+    }
+
+    fn deleted(&mut self, name: &[u8], announced: bool) -> Result<(), Stop> {
+        self.out.deleted(name, announced)
     }
 
     fn lost(&mut self, count: u64) {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backstay_core::{
-    Data, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, Outcome, Source, SourceInfo, Stat, Tally, Time, Verdict,
+    Data, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, Outcome, Source, SourceInfo, Start, Stat, Tally, Time,
+    Verdict,
 };
 use backstay_stores::faults::mix;
 
@@ -143,11 +144,11 @@ impl Source for HostSource {
             name: "simulation".to_owned(),
             path: "/simulation".to_owned(),
             adapter: self.ledger.then_some("simulation"),
-            definitions: Vec::new(),
+            ..SourceInfo::default()
         }
     }
 
-    fn run(&mut self, _job: &dyn Job, out: &mut dyn Ingest) -> Result<End, Fatal> {
+    fn run(&mut self, _job: &dyn Job, _start: &Start, out: &mut dyn Ingest) -> Result<End, Fatal> {
         let stopped = |text: String| Ok(End::Stopped(text));
         for (at, (path, step)) in self.script.steps.iter().enumerate() {
             if let Some((_, lost)) = self.script.dies.filter(|(when, _)| *when == at) {

@@ -2,17 +2,20 @@
 //!
 //! * [`channel`] carries control frames over a Unix socket pair, with descriptors beside them.
 //! * [`ring`] carries bulk data through shared memory.
+//! * [`handed`] passes bytes over once, to be looked up where they lie.
 //! * [`supervisor`] starts the worker, watches it, and clears away everything that it left behind.
 //! * [`inherited`] is the other side: how a worker picks up what it was started with.
 //!
 //! The frames themselves belong to the contracts (`adapters/*/protocol`); this crate knows none of them.
 
 pub mod channel;
+pub mod handed;
 pub mod inherited;
 pub mod ring;
 pub mod supervisor;
 
 pub use channel::{Channel, MAX_FRAME, Received, Receiver, Sender};
+pub use handed::Handed;
 pub use inherited::{Inherited, inherited};
 pub use ring::{RingError, RingReader, RingWriter};
 pub use supervisor::{Exit, Output, Peer, SpawnError, Stream, Waited, Worker};

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use backstay_bareos_protocol::{Failure, FromWorker, JobSpec, PROTOCOL_VERSION, ToWorker};
@@ -11,6 +11,7 @@ use backstay_worker::{Received, Waited, Worker};
 use rustix::event::PollFlags;
 
 use crate::definition::shown;
+use crate::trace::Trace;
 
 /// How often the job is asked whether it was cancelled.
 const TICK: Duration = Duration::from_millis(100);
@@ -60,6 +61,7 @@ pub(crate) struct Connection {
     last_announced: u64,
     /// Definitions of the job, and what the job log shows in their place: the contract's messages repeat them.
     definitions: Vec<(String, String)>,
+    trace: Option<Trace>,
 }
 
 impl Connection {
@@ -76,17 +78,31 @@ impl Connection {
             alive: Instant::now(),
             last_announced: 0,
             definitions: definitions.iter().map(|text| (text.clone(), shown(text))).collect(),
+            trace: None,
         }
     }
 
-    /// Sends the job and waits until the worker is ready.
-    pub(crate) fn start(&mut self, job: &dyn Job, spec: JobSpec) -> Result<(), Broken> {
+    /// The same, with a file for the plugin's calls.
+    pub(crate) fn traced(self, trace: Option<Trace>) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// Sends the job, with what earlier jobs left, and waits until the worker is ready.
+    pub(crate) fn start(&mut self, job: &dyn Job, spec: JobSpec, prior: Option<OwnedFd>) -> Result<(), Broken> {
         if let Some(worker) = &self.worker {
             // Waiting for ever to send is no option: a worker may stop reading.
             worker.sender.set_limit(Some(TICK)).map_err(|error| self.failed(&error))?;
         }
         let usual = self.limits.silence.replace(START.min(self.limits.silence.unwrap_or(START)));
-        self.send(job, &ToWorker::Start(Box::new(spec)))?;
+        let start = ToWorker::Start(Box::new(spec));
+        match (prior, &mut self.worker) {
+            // The first frame always fits into the socket.
+            (Some(prior), Some(worker)) => {
+                let sent = worker.sender.send_with_fd(&start, prior.as_fd());
+                sent.or_else(|error| if is_deaf(&error) { Ok(()) } else { Err(self.failed(&error)) })?;
+            }
+            _ => self.send(job, &start)?,
+        }
         let frame = self.next(job)?.0;
         self.limits.silence = usual;
         match frame {
@@ -131,6 +147,7 @@ impl Connection {
             };
             match frame {
                 (FromWorker::Message { kind, text }, None) => self.message(job, kind, &text),
+                (FromWorker::Trace(line), None) => self.note(job, &line),
                 (frame @ FromWorker::DataFd, descriptor @ Some(_))
                 | (frame @ FromWorker::Created(_), descriptor @ (Some(_) | None)) => {
                     return Ok(Some((frame, descriptor)));
@@ -336,6 +353,15 @@ impl Connection {
 
     fn after_end(&self) -> Broken {
         Broken(self.stopping.clone().unwrap_or_else(|| "the plugin worker has ended".to_owned()))
+    }
+
+    /// Writes a call into the trace.
+    fn note(&mut self, job: &dyn Job, line: &str) {
+        let Some(trace) = &self.trace else { return };
+        if let Err(error) = trace.line(&self.speaker, line) {
+            self.trace = None;
+            job.message(MessageLevel::Error, &self.speaker, &format!("the trace of the plugin's calls ends here: {error}"));
+        }
     }
 
     /// A message of the plugin, of its traceback, or of the contract's core (reference 4.8).

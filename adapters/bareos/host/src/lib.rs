@@ -5,21 +5,27 @@
 //! the plugin that wrote it. The plugin is unmodified code of somebody else: whatever the worker says is checked, and
 //! whatever it does ends in a verdict. May use: core, worker, the protocol.
 
+mod accurate;
 mod connection;
 mod definition;
 mod modules;
 mod options;
+mod output_names;
 mod printed;
 #[cfg(test)]
 mod scripted;
 mod sink;
 mod source;
+mod trace;
 mod view;
 
+pub use accurate::{AccurateError, AccurateOptions};
 pub use definition::{DefinitionError, Module};
 pub use options::BareosOptions;
+pub use output_names::{OutputNames, OutputNamesError};
 pub use sink::BareosSink;
 pub use source::{BareosSource, sources};
+pub use trace::Trace;
 
 /// The adapter's name in a ledger.
 pub const ADAPTER: &str = "bareos-fd";

@@ -4,10 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backstay_bareos_protocol::{JobSpec, PROTOCOL_VERSION, Task};
-use backstay_core::Fatal;
-use jiff::Zoned;
+use backstay_core::{Fatal, Level, SavedJob, Start, Time};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 
+use crate::accurate::AccurateOptions;
 use crate::modules;
+use crate::output_names::OutputNames;
+use crate::trace::Trace;
 
 /// The option bits of a Bareos file set with its defaults: ACLs (14), no hard-link handling (15), xattrs (27).
 const DEFAULT_FLAGS: [u8; 5] = [0x00, 0xc0, 0x00, 0x08, 0x00];
@@ -25,8 +29,14 @@ pub struct BareosOptions {
     pub state_directory: PathBuf,
     /// The folder that stands for Bareos' configuration: a plugin's relative `defaults_file` is looked for there.
     pub config_directory: PathBuf,
-    /// bVarSinceTime, Unix seconds, 0 for none.
-    pub since: i64,
+    /// What plugins are asked for in a backup or an estimate.
+    pub level: Level,
+    /// Whether what a job of another level than full does not mention is gone.
+    pub accurate: bool,
+    /// What makes a known file a changed one in an accurate job.
+    pub accurate_options: AccurateOptions,
+    /// bVarSinceTime, Unix seconds, in place of the start of the job that this one builds on.
+    pub since: Option<i64>,
     /// Option overrides, as in `FD Plugin Options`: `python3:key=value:...`, or only `key=value:...`.
     pub overrides: Vec<String>,
     /// Folders on `sys.path` behind `module_path`, before our helper modules.
@@ -44,9 +54,13 @@ pub struct BareosOptions {
     pub callback_timeout: Option<Duration>,
     /// How long a cancelled plugin has to end in good order.
     pub cancel_grace: Duration,
+    /// Where every call of a plugin is noted.
+    pub trace: Option<Trace>,
     /// Restore: everything goes below this folder; none: back to where it was.
     pub where_prefix: Option<PathBuf>,
-    /// Restore: targets of symbolic links are prefixed too.
+    /// Restore: names are made by these rules instead (`RegexWhere`).
+    pub regex_where: Option<OutputNames>,
+    /// Restore: targets of symbolic links are prefixed, or changed by the rules, too.
     pub prefix_links: bool,
     /// Restore: replace always (`a`), if newer (`w`), never (`n`), if older (`o`).
     pub replace: char,
@@ -70,7 +84,10 @@ impl BareosOptions {
             working_directory: None,
             state_directory,
             config_directory: config,
-            since: 0,
+            level: Level::Full,
+            accurate: false,
+            accurate_options: AccurateOptions::default(),
+            since: None,
             overrides: Vec::new(),
             plugin_path: Vec::new(),
             worker_program: None,
@@ -79,7 +96,9 @@ impl BareosOptions {
             debug_level: 0,
             callback_timeout: None,
             cancel_grace: Duration::from_secs(30),
+            trace: None,
             where_prefix: None,
+            regex_where: None,
             prefix_links: false,
             replace: 'a',
         }
@@ -93,6 +112,32 @@ impl BareosOptions {
             arguments.push(python.into());
         }
         arguments
+    }
+
+    /// What a worker is told first in a backup or an estimate.
+    pub(crate) fn backup_spec(
+        &self,
+        task: Task,
+        job_id: u32,
+        definitions: Vec<String>,
+        start: &Start,
+    ) -> Result<JobSpec, Fatal> {
+        let mut spec = self.job_spec(task, job_id, definitions)?;
+        let builds_on = start.reference.as_ref();
+        spec.level = match start.level {
+            Level::Full => 'F',
+            Level::Differential => 'D',
+            Level::Incremental => 'I',
+        };
+        spec.since = self.since.unwrap_or_else(|| builds_on.map_or(0, |job| job.started.seconds));
+        spec.accurate = self.accurate && start.level != Level::Full;
+        spec.previous_job_name = builds_on.map(name_of).unwrap_or_default();
+        let at = zoned(start.time);
+        spec.job_name = match task {
+            Task::Estimate => format!("-Console-.{}_{:02}", at.strftime("%Y-%m-%d_%H.%M.%S"), std::process::id() % 100),
+            Task::Backup | Task::Restore => unique_job_name(&self.job_name, &at, job_id),
+        };
+        Ok(spec)
     }
 
     /// What a worker is told first. Makes the folders that it names.
@@ -109,7 +154,8 @@ impl BareosOptions {
             module_directories.push(text(&absolute(folder)?)?);
         }
         let where_prefix = match (task, &self.where_prefix) {
-            (Task::Backup, _) => None,
+            (Task::Backup | Task::Estimate, _) => None,
+            (Task::Restore, _) if self.regex_where.is_some() => None,
             (Task::Restore, None) => Some(String::new()),
             (Task::Restore, Some(folder)) => {
                 let folder = text(&absolute(folder)?)?;
@@ -124,8 +170,13 @@ impl BareosOptions {
             job_id,
             job_name: unique_job_name(&self.job_name, &Zoned::now(), job_id),
             client: self.client.clone(),
-            since: if task == Task::Backup { self.since } else { 0 },
-            level: if task == Task::Backup { 'F' } else { ' ' },
+            since: 0,
+            level: if task == Task::Restore { ' ' } else { 'F' },
+            accurate: false,
+            accurate_options: self.accurate_options.bits(),
+            previous_job_name: String::new(),
+            prefix_links: self.prefix_links,
+            trace: self.trace.is_some(),
             working_directory: text(&absolute(&working)?)?.trim_end_matches('/').to_owned(),
             where_prefix,
             replace: self.replace,
@@ -146,6 +197,17 @@ fn addressed(text: &str) -> Result<String, Fatal> {
             "the plugin options \"{other}\" cannot be used: they should read KEY=VALUE or python3:KEY=VALUE"
         ))),
     }
+}
+
+/// The unique name of a job that was saved.
+fn name_of(job: &SavedJob) -> String {
+    unique_job_name(&job.name, &zoned(job.started), job.id)
+}
+
+/// A time as this host's clocks show it.
+fn zoned(time: Time) -> Zoned {
+    let seconds = Timestamp::from_second(time.seconds).unwrap_or_else(|_| Timestamp::now());
+    seconds.to_zoned(TimeZone::system())
 }
 
 /// `<job>.<YYYY-MM-DD>_<HH.MM.SS>_<NN>`: plugins cut it at the third dot from the right. The last two digits are those of
@@ -188,9 +250,23 @@ mod tests {
     fn the_specification_has_what_the_contract_promises() {
         let state = tempfile::tempdir().unwrap();
         let mut options = BareosOptions::new(state.path().join("deep"));
-        options.since = 7;
-        let spec = options.job_spec(Task::Backup, 5, vec!["python3:module_name=m".into()]).unwrap();
-        assert_eq!((spec.level, spec.since, spec.where_prefix.as_deref(), spec.job_id), ('F', 7, None, 5));
+        let full = Start { time: Time::default(), level: Level::Full, reference: None, objects: Vec::new() };
+        let definitions = vec!["python3:module_name=m".to_owned()];
+        let spec = options.backup_spec(Task::Backup, 5, definitions.clone(), &full).unwrap();
+        assert_eq!((spec.level, spec.since, spec.where_prefix.as_deref(), spec.job_id), ('F', 0, None, 5));
+        let started = Time { seconds: 1_700_000_000, nanoseconds: 0 };
+        let job = SavedJob { id: 4, name: "backstay".into(), started, ..SavedJob::default() };
+        let next = Start { level: Level::Incremental, reference: Some(job), ..full.clone() };
+        options.accurate = true;
+        let spec = options.backup_spec(Task::Backup, 5, definitions.clone(), &next).unwrap();
+        assert_eq!((spec.level, spec.since, spec.accurate), ('I', 1_700_000_000, true));
+        assert!(spec.previous_job_name.starts_with("backstay.2023-11-1") && spec.previous_job_name.ends_with("_04"));
+        assert!(!options.backup_spec(Task::Backup, 5, definitions.clone(), &full).unwrap().accurate);
+        let spec = options.backup_spec(Task::Estimate, 0, definitions.clone(), &next).unwrap();
+        assert!(spec.job_name.starts_with("-Console-.1970-01-01_"), "{}", spec.job_name);
+        options.since = Some(7);
+        let spec = options.backup_spec(Task::Backup, 5, definitions, &next).unwrap();
+        assert_eq!(spec.since, 7);
         assert_eq!(spec.flags, [0, 0xc0, 0, 8, 0]);
         assert!(Path::new(&spec.working_directory).is_dir() && !spec.working_directory.ends_with('/'));
         assert!(spec.used_config.ends_with("/backstay/bareos-fd.d/*/*.conf"));

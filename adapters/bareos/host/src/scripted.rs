@@ -8,18 +8,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backstay_bareos_protocol::{
-    Created, Failure, FromWorker, JobEnd, JobSpec, MOST_WHOLE, PROTOCOL_VERSION, PluginEntry, StatFields, Task,
+    Created, Failure, FromWorker, JobEnd, JobSpec, MOST_WHOLE, ObjectEntry, PROTOCOL_VERSION, PluginEntry, StatFields, Task,
     ToWorker, WholeEntry,
 };
 use backstay_core::{
     Attr, CancelReason, Create, Data, DataError, End, Entry, EntryError, Fatal, Ingest, Job, MessageLevel, Outcome,
-    Settled, Sink, Stop, Tally, Verdict, Want,
+    SavedJob, Settled, SideObject, Sink, Stop, Tally, Verdict, Want,
 };
 use backstay_worker::supervisor::Peer;
 use backstay_worker::{Channel, Worker};
 
 use crate::connection::Limits;
-use crate::source::run_with;
+use crate::source::{Begin, Taker, run_with};
 use crate::{BareosOptions, BareosSink};
 
 const LIMITS: Limits = Limits { silence: None, grace: Duration::from_secs(20) };
@@ -49,6 +49,9 @@ struct Kept {
     saved: Vec<(Entry, Vec<u8>, Vec<Attr>)>,
     failed: Vec<(Vec<u8>, EntryError)>,
     skipped: Vec<(Vec<u8>, String)>,
+    unchanged: Vec<Vec<u8>>,
+    objects: Vec<SideObject>,
+    deleted: Vec<(Vec<u8>, bool)>,
     tally: Tally,
     /// The store is full after this many bytes.
     full_at: Option<usize>,
@@ -108,6 +111,25 @@ impl Ingest for Kept {
         self.tally.count(&Outcome::Skipped(rule.to_owned()));
         self.skipped.push((name.to_vec(), rule.to_owned()));
     }
+    fn unchanged(&mut self, name: &[u8]) {
+        assert!(self.open.is_none());
+        self.tally.count(&Outcome::Unchanged);
+        self.unchanged.push(name.to_vec());
+    }
+    fn side(&mut self, object: SideObject) -> Result<(), Stop> {
+        assert!(self.open.is_none());
+        self.tally.count(&Outcome::Saved);
+        self.objects.push(object);
+        Ok(())
+    }
+    fn deleted(&mut self, name: &[u8], announced: bool) -> Result<(), Stop> {
+        assert!(self.open.is_none());
+        if announced {
+            self.tally.count(&Outcome::Saved);
+        }
+        self.deleted.push((name.to_vec(), announced));
+        Ok(())
+    }
     fn lost(&mut self, count: u64) {
         if self.open.take().is_some() {
             self.tally.count(&Outcome::Lost);
@@ -115,6 +137,10 @@ impl Ingest for Kept {
         self.tally.announced += count;
         self.tally.lost += count;
     }
+}
+
+fn begin(limits: Limits) -> Begin {
+    Begin { spec: spec(), prior: None, limits, trace: None }
 }
 
 fn spec() -> JobSpec {
@@ -128,6 +154,11 @@ fn spec() -> JobSpec {
         client: "c".into(),
         since: 0,
         level: 'F',
+        accurate: false,
+        accurate_options: vec![32, 128, 256],
+        previous_job_name: String::new(),
+        prefix_links: false,
+        trace: false,
         working_directory: "/".into(),
         where_prefix: None,
         replace: 'a',
@@ -187,7 +218,7 @@ fn backup_with(
             // A peer whose host has given up cannot send: that is the host's right.
             let _ = peer.channel.flush();
         });
-        run_with(worker, spec(), limits, "m", job, kept)
+        run_with(worker, begin(limits), "m", job, &mut Taker::Ingest(kept))
     })
 }
 
@@ -255,7 +286,6 @@ fn every_way_an_entry_can_end_is_counted_once() {
     let mut kept = Kept::default();
     let failure = |text: &str| Failure { errno: 5, message: text.into() };
     let end = backup_with(LIMITS, &job, &mut kept, |peer| {
-        let deleted = PluginEntry { file_type: 23, ..plugin_entry("deleted") };
         send(
             peer,
             &[
@@ -265,21 +295,32 @@ fn every_way_an_entry_can_end_is_counted_once() {
                 FromWorker::EndEntry(Err(failure("Read error on file failed"))),
                 FromWorker::NotSaved { name: b"archived".to_vec(), reason: Ok("it is an archive".into()) },
                 FromWorker::NotSaved { name: b"noaccess".to_vec(), reason: Err(failure("Could not access")) },
-                FromWorker::Entry(Box::new(deleted)),
+                FromWorker::Deleted { name: b"deleted".to_vec(), announced: true },
+                FromWorker::Deleted { name: b"missing".to_vec(), announced: false },
+                FromWorker::Unchanged { name: b"unchanged".to_vec() },
+                FromWorker::Object(Box::new(ObjectEntry {
+                    definition: 0,
+                    file_index: 3,
+                    object_type: 25,
+                    object_index: 4,
+                    object_name: "object".into(),
+                })),
                 END,
                 FromWorker::Message { kind: 4, text: "python3-fd-mod: hm\n".into() },
                 FromWorker::Message { kind: 16, text: "two\nlines".into() },
                 entry("open"),
             ],
         );
-        for _ in 0..9 {
+        for _ in 0..11 {
             peer.backup.announce();
         }
     });
     // A scripted peer has no process: it counts as one that exited with status 0.
     assert_eq!(end.unwrap(), End::Stopped("the plugin worker exited with status 0".to_owned()));
-    // Six frames of nine announced entries: the open one and the three that nobody heard of are lost.
-    assert_eq!(kept.tally, Tally { announced: 9, saved: 1, failed: 2, skipped: 2, lost: 4, unchanged: 0 });
+    // Eight frames of eleven announced entries: the open one and the three that nobody heard of are lost.
+    assert_eq!(kept.tally, Tally { announced: 11, saved: 3, failed: 2, skipped: 1, lost: 4, unchanged: 1 });
+    assert_eq!(kept.deleted, [(b"deleted".to_vec(), true), (b"missing".to_vec(), false)]);
+    assert_eq!((kept.objects.len(), kept.objects[0].kind, kept.objects[0].index), (1, 25, 4));
     assert_eq!(kept.failed[0].1.errno, Some(5));
     let messages = job.messages.lock().unwrap();
     assert!(messages.contains(&(MessageLevel::Error, "python3-fd-mod: hm".into())));
@@ -329,7 +370,7 @@ fn a_worker_that_dies_at_any_byte_leaves_a_count_that_balances() {
         (&theirs).write_all(&bytes[..cut]).unwrap();
         drop(theirs);
         let (job, mut kept) = (TestJob::default(), Kept::default());
-        let end = run_with(worker, spec(), LIMITS, "m", &job, &mut kept);
+        let end = run_with(worker, begin(LIMITS), "m", &job, &mut Taker::Ingest(&mut kept));
         assert!(kept.tally.balances());
         match end {
             Err(_) => assert!(cut < ends[0] && kept.tally == Tally::default()),
@@ -396,7 +437,7 @@ fn a_worker_of_another_release_is_refused() {
     let (worker, mut peer) = Worker::scripted().unwrap();
     peer.channel.send(&FromWorker::Ready { protocol: 99, python: String::new() }).unwrap();
     peer.channel.flush().unwrap();
-    let error = run_with(worker, spec(), LIMITS, "m", &TestJob::default(), &mut Kept::default()).unwrap_err();
+    let error = run_with(worker, begin(LIMITS), "m", &TestJob::default(), &mut Taker::Ingest(&mut Kept::default())).unwrap_err();
     assert!(error.0.contains("version 99") && error.0.contains("one release"), "{error}");
 }
 
@@ -556,8 +597,9 @@ fn sink(
     let mut options = BareosOptions::new(state.path().to_owned());
     options.where_prefix = Some("/to".into());
     let job: Arc<dyn Job> = Arc::new(TestJob::default());
-    let mut sink = BareosSink::new(vec!["python3:module_name=m:a=1".into()], options, job);
-    sink.begin_with(worker).unwrap();
+    let mut sink = BareosSink::new(options, job);
+    let saved_by = SavedJob { definitions: vec!["python3:module_name=m:a=1".into()], ..SavedJob::default() };
+    sink.begin_with(worker, &[saved_by], &[]).unwrap();
     (sink, thread, state)
 }
 

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use backstay_bareos_protocol::{
     Created, Failure, FromWorker, MOST_WHOLE, PluginEntry, RestoreEntry, Task, ToWorker, WholeEntry,
 };
-use backstay_core::{Attr, Create, Entry, EntryError, Fatal, Job, Settled, Sink, Verdict};
+use backstay_core::{Attr, Create, Entry, EntryError, Fatal, Job, SavedJob, Settled, SideObject, Sink, Verdict};
 use backstay_worker::Worker;
 use rustix::event::PollFlags;
 use rustix::fs::FileType;
@@ -19,7 +19,7 @@ use crate::connection::{Broken, Connection, Limits, Turn, cancel_text};
 use crate::definition::Module;
 use crate::options::BareosOptions;
 use crate::printed::Printed;
-use crate::source::spawn;
+use crate::source::{finish_prior, restore_object, spawn};
 use crate::view::FT_LNKSAVED;
 
 /// FT_LNK.
@@ -33,7 +33,9 @@ const PIPE_WRITE: usize = 4096;
 
 /// Restores the entries of one source's ledger through its plugin.
 pub struct BareosSink {
+    /// Those of the job whose entries come.
     definitions: Vec<String>,
+    jobs: Vec<SavedJob>,
     options: BareosOptions,
     job: Arc<dyn Job>,
     where_prefix: String,
@@ -72,11 +74,12 @@ impl std::fmt::Debug for BareosSink {
 }
 
 impl BareosSink {
-    /// A sink for a ledger whose header holds `definitions`. The job is heard and told for as long as the sink lives.
+    /// A sink for one ledger. The job is heard and told for as long as the sink lives.
     #[must_use]
-    pub fn new(definitions: Vec<String>, options: BareosOptions, job: Arc<dyn Job>) -> Self {
+    pub fn new(options: BareosOptions, job: Arc<dyn Job>) -> Self {
         Self {
-            definitions,
+            definitions: Vec::new(),
+            jobs: Vec::new(),
             options,
             job,
             where_prefix: String::new(),
@@ -87,11 +90,24 @@ impl BareosSink {
         }
     }
 
-    pub(crate) fn begin_with(&mut self, mut worker: Worker) -> Result<(), Fatal> {
+    pub(crate) fn begin_with(
+        &mut self,
+        mut worker: Worker,
+        jobs: &[SavedJob],
+        objects: &[SideObject],
+    ) -> Result<(), Fatal> {
+        self.jobs = jobs.to_vec();
+        self.of_job(0);
         let spec = self.options.job_spec(Task::Restore, self.job.id(), Vec::new())?;
+        let made_by = |object: &SideObject| {
+            let job = jobs.iter().find(|job| job.id == object.job_id);
+            restore_object(object, job.map(|job| &job.definitions[..]).unwrap_or_default())
+        };
+        let objects = objects.iter().map(made_by).collect::<Result<Vec<_>, _>>()?;
+        let prior = if objects.is_empty() { None } else { Some(finish_prior(None, objects)?) };
         self.where_prefix = spec.where_prefix.clone().unwrap_or_default();
-        let speaker = self
-            .definitions
+        let all: Vec<String> = jobs.iter().flat_map(|job| job.definitions.clone()).collect();
+        let speaker = all
             .first()
             .and_then(|definition| Module::of(definition).ok())
             .map_or_else(|| crate::ADAPTER.to_owned(), |module| module.name);
@@ -102,8 +118,9 @@ impl BareosSink {
             self.output = std::thread::Builder::new().spawn(deliver).ok();
         }
         let limits = Limits { silence: self.options.callback_timeout, grace: self.options.cancel_grace };
-        let connection = self.connection.insert(Connection::new(worker, limits, speaker, &self.definitions));
-        if let Err(Broken(reason)) = connection.start(&*self.job, spec) {
+        let connection = Connection::new(worker, limits, speaker, &all).traced(self.options.trace.clone());
+        let connection = self.connection.insert(connection);
+        if let Err(Broken(reason)) = connection.start(&*self.job, spec, prior) {
             // The worker has ended, so its last line is on its way.
             let heard = self.output.take().is_none_or(|listener| listener.join().is_ok());
             return Err(Fatal(if heard { printed.explain(reason) } else { reason }));
@@ -126,14 +143,18 @@ impl BareosSink {
             .ok_or_else(|| EntryError::new(format!("the ledger does not hold the definition that announced {name}")))?
             .clone();
         let linked = plugin.file_type == FT_LNKSAVED || plugin.file_type == FT_LNK && self.options.prefix_links;
-        let output_link = if linked && plugin.link.starts_with(b"/") {
-            below(&self.where_prefix, &plugin.link)
-        } else {
-            plugin.link.clone()
+        let (output_name, output_link) = match &self.options.regex_where {
+            Some(rules) => {
+                (rules.apply(&plugin.name), if linked { rules.apply(&plugin.link) } else { plugin.link.clone() })
+            }
+            None if linked && plugin.link.starts_with(b"/") => {
+                (below(&self.where_prefix, &plugin.name), below(&self.where_prefix, &plugin.link))
+            }
+            None => (below(&self.where_prefix, &plugin.name), plugin.link.clone()),
         };
         Ok(RestoreEntry {
             definition,
-            output_name: below(&self.where_prefix, &plugin.name),
+            output_name,
             output_link,
             entry: plugin,
         })
@@ -366,9 +387,17 @@ fn below(prefix: &str, name: &[u8]) -> Vec<u8> {
 }
 
 impl Sink for BareosSink {
-    fn begin(&mut self, _job: &dyn Job) -> Result<(), Fatal> {
+    fn begin(&mut self, _job: &dyn Job, jobs: &[SavedJob], objects: Vec<SideObject>) -> Result<(), Fatal> {
         let worker = spawn(&self.options)?;
-        self.begin_with(worker)
+        self.begin_with(worker, jobs, &objects)
+    }
+
+    fn of_job(&mut self, number: usize) {
+        if let Some(job) = self.jobs.get(number)
+            && self.definitions != job.definitions
+        {
+            self.definitions.clone_from(&job.definitions);
+        }
     }
 
     fn create(&mut self, entry: &Entry) -> Result<Create, EntryError> {

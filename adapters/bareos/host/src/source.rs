@@ -4,14 +4,19 @@
 //! counter in the ring says how many more a dead worker had announced.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufWriter};
 use std::os::fd::{AsFd, OwnedFd};
 
-use backstay_bareos_protocol::{Failure, FromWorker, JobSpec, PluginEntry, Task, ToWorker};
-use backstay_core::{
-    Attr, Data, DataError, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, Source, SourceInfo, Stat, Stop,
-    Verdict,
+use backstay_bareos_protocol::prior::{KnownFile, PriorWriter, RestoreObject};
+use backstay_bareos_protocol::{
+    Failure, FromWorker, JobSpec, MOST_OBJECT, ObjectEntry, PluginEntry, Task, ToWorker,
 };
-use backstay_worker::{Worker, supervisor};
+use backstay_core::{
+    Attr, Data, DataError, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, SideObject, Source, SourceInfo, Start,
+    Stat, Stop, Verdict,
+};
+use backstay_worker::{Worker, handed, supervisor};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
@@ -19,6 +24,7 @@ use crate::connection::{Broken, Connection, Limits, Turn};
 use crate::definition::{DefinitionError, Module};
 use crate::options::BareosOptions;
 use crate::printed::Printed;
+use crate::trace::Trace;
 use crate::{ADAPTER, WORKER_PROGRAM, WORKER_VARIABLE, view};
 
 /// Small pieces of data are put together up to this many bytes before the engine gets them.
@@ -36,7 +42,11 @@ pub struct BareosSource {
     info: SourceInfo,
     module: Module,
     options: BareosOptions,
+    /// What the reference job has, on its way to the worker.
+    prior: Option<Prior>,
 }
+
+type Prior = PriorWriter<BufWriter<File>>;
 
 /// One source per module, in the order in which the definitions name them first.
 ///
@@ -66,9 +76,12 @@ pub fn sources(definitions: &[String], options: &BareosOptions) -> Result<Vec<Ba
                 name: format!("{ADAPTER}-{name}"),
                 adapter: Some(ADAPTER),
                 definitions: vec![definition.clone()],
+                job_name: options.job_name.clone(),
+                level: options.level,
             },
             module,
             options: options.clone(),
+            prior: None,
         });
     }
     Ok(sources)
@@ -79,15 +92,93 @@ impl Source for BareosSource {
         self.info.clone()
     }
 
-    fn run(&mut self, job: &dyn Job, out: &mut dyn Ingest) -> Result<End, Fatal> {
-        let spec = self.options.job_spec(Task::Backup, job.id(), self.info.definitions.clone())?;
-        let worker = spawn(&self.options)?;
-        let limits = Limits { silence: self.options.callback_timeout, grace: self.options.cancel_grace };
-        run_with(worker, spec, limits, &self.module.name, job, out)
+    fn known(&mut self, entry: &Entry) -> Result<(), Fatal> {
+        // A record of another adapter's, or of a version that is not read: the plugin is asked for it anew.
+        let Ok(plugin) = postcard::from_bytes::<PluginEntry>(&entry.native) else { return Ok(()) };
+        let known = KnownFile { stat: plugin.stat, delta_sequence: plugin.delta_sequence };
+        let prior = match &mut self.prior {
+            Some(prior) => prior,
+            none => none.insert(new_prior().map_err(|error| no_prior(&error))?),
+        };
+        prior.file(&plugin.name, &known).map_err(|error| no_prior(&error))
+    }
+
+    fn run(&mut self, job: &dyn Job, start: &Start, out: &mut dyn Ingest) -> Result<End, Fatal> {
+        let (worker, begin) = self.begin(Task::Backup, job, start)?;
+        run_with(worker, begin, &self.module.name, job, &mut Taker::Ingest(out))
+    }
+
+    fn estimate(&mut self, job: &dyn Job, start: &Start, out: &mut dyn FnMut(&Entry)) -> Result<End, Fatal> {
+        let (worker, begin) = self.begin(Task::Estimate, job, start)?;
+        run_with(worker, begin, &self.module.name, job, &mut Taker::Estimate(out))
     }
 
     /// The plugin heard of the end in its closing events, before the last frame.
     fn finish(&mut self, _verdict: &Verdict) {}
+}
+
+impl BareosSource {
+    fn begin(&mut self, task: Task, job: &dyn Job, start: &Start) -> Result<(Worker, Begin), Fatal> {
+        let spec = self.options.backup_spec(task, job.id(), self.info.definitions.clone(), start)?;
+        let definitions = start.reference.as_ref().map(|reference| reference.definitions.clone()).unwrap_or_default();
+        let objects = start.objects.iter().map(|object| restore_object(object, &definitions)).collect::<Result<_, _>>()?;
+        let prior = self.prior.take();
+        let prior = if start.reference.is_some() { Some(finish_prior(prior, objects)?) } else { None };
+        let limits = Limits { silence: self.options.callback_timeout, grace: self.options.cancel_grace };
+        let worker = spawn(&self.options)?;
+        Ok((worker, Begin { spec, prior, limits, trace: self.options.trace.clone() }))
+    }
+}
+
+fn new_prior() -> io::Result<Prior> {
+    Ok(PriorWriter::new(BufWriter::with_capacity(256 << 10, handed::create("backstay-prior")?)))
+}
+
+/// Ends what goes to the worker.
+pub(crate) fn finish_prior(prior: Option<Prior>, objects: Vec<RestoreObject>) -> Result<OwnedFd, Fatal> {
+    let finish = || {
+        let prior = prior.map_or_else(new_prior, Ok)?;
+        let file = prior.finish(&objects)?.into_inner().map_err(io::IntoInnerError::into_error)?;
+        handed::seal(file)
+    };
+    finish().map_err(|error| no_prior(&error))
+}
+
+fn no_prior(error: &io::Error) -> Fatal {
+    Fatal(format!("there is no room for the list of what earlier jobs saved: {error}"))
+}
+
+/// A restore object as plugins get it back. `definitions` are those of the job that made it.
+pub(crate) fn restore_object(object: &SideObject, definitions: &[String]) -> Result<RestoreObject, Fatal> {
+    let damaged = |what: &str| {
+        let name = String::from_utf8_lossy(&object.name);
+        Fatal(format!("the ledger's record of the restore object {name} cannot be read: {what}"))
+    };
+    let entry: ObjectEntry = postcard::from_bytes(&object.native).map_err(|error| damaged(&error.to_string()))?;
+    let definition = definitions.get(entry.definition as usize).ok_or_else(|| damaged("its definition is missing"))?;
+    Ok(RestoreObject {
+        definition: definition.clone(),
+        object_type: entry.object_type,
+        object_index: entry.object_index,
+        object_name: entry.object_name,
+        object: object.bytes.clone(),
+        job_id: object.job_id,
+    })
+}
+
+/// What a worker is started with.
+#[derive(Debug)]
+pub(crate) struct Begin {
+    pub(crate) spec: JobSpec,
+    pub(crate) prior: Option<OwnedFd>,
+    pub(crate) limits: Limits,
+    pub(crate) trace: Option<Trace>,
+}
+
+/// Who hears of the entries.
+pub(crate) enum Taker<'a> {
+    Ingest(&'a mut dyn Ingest),
+    Estimate(&'a mut dyn FnMut(&Entry)),
 }
 
 /// Starts the worker program. The calling thread has to live as long as the worker.
@@ -99,28 +190,32 @@ pub(crate) fn spawn(options: &BareosOptions) -> Result<Worker, Fatal> {
     Worker::spawn(&program, &options.arguments()).map_err(|error| Fatal(error.to_string()))
 }
 
-/// Runs a backup with a worker that was started.
+/// Runs a backup, or an estimate, with a worker that was started.
 pub(crate) fn run_with(
     mut worker: Worker,
-    spec: JobSpec,
-    limits: Limits,
+    begin: Begin,
     speaker: &str,
     job: &dyn Job,
-    out: &mut dyn Ingest,
+    out: &mut Taker<'_>,
 ) -> Result<End, Fatal> {
+    let Begin { spec, prior, limits, trace } = begin;
     let printed = Printed::default();
     std::thread::scope(|scope| {
         let listener = worker.take_output().map(|output| {
             let printed = &printed;
             scope.spawn(move || output.deliver(|stream, line| printed.line(job, speaker, stream, line)))
         });
-        let mut connection = Connection::new(worker, limits, speaker.to_owned(), &spec.definitions);
-        if let Err(Broken(reason)) = connection.start(job, spec) {
+        let mut connection = Connection::new(worker, limits, speaker.to_owned(), &spec.definitions).traced(trace);
+        if let Err(Broken(reason)) = connection.start(job, spec, prior) {
             // The worker has ended, so its last line is on its way.
             let heard = listener.is_none_or(|listener| listener.join().is_ok());
             return Err(Fatal(if heard { printed.explain(reason) } else { reason }));
         }
         printed.started();
+        let out: &mut dyn Ingest = match out {
+            Taker::Ingest(out) => *out,
+            Taker::Estimate(take) => return Ok(Estimate { connection, job, take: *take }.run()),
+        };
         let backup = Backup {
             connection,
             job,
@@ -141,8 +236,8 @@ enum Open {
     None,
     /// The engine has it; perhaps reading it failed.
     Given { name: Vec<u8>, failure: Option<EntryError> },
-    /// It is none to save.
-    Deleted(Vec<u8>),
+    /// It is a restore object, whose bytes are gathered here.
+    Object { entry: ObjectEntry, bytes: Vec<u8> },
     /// The engine takes no more.
     Dropped,
 }
@@ -190,7 +285,7 @@ impl Backup<'_> {
             Ending::Broken(Broken(reason)) => End::Stopped(reason),
             Ending::Lie(what) => End::Stopped(self.connection.lied(what).0),
         };
-        if matches!(self.open, Open::Deleted(_)) {
+        if matches!(self.open, Open::Object { .. }) {
             self.dropped += 1;
         }
         let unheard = self.connection.announced().saturating_sub(self.framed).min(MOST_LOST);
@@ -224,6 +319,9 @@ impl Backup<'_> {
         };
         match frame {
             FromWorker::Entry(entry) => self.entry(&entry),
+            FromWorker::Object(entry) => self.object(*entry),
+            FromWorker::Unchanged { name } => self.unchanged(&name),
+            FromWorker::Deleted { name, announced } => self.deleted(&name, announced),
             FromWorker::Data { position, length } => self.ring_data(position, length),
             FromWorker::DataFd => match descriptor {
                 Some(descriptor) => self.descriptor(descriptor),
@@ -248,20 +346,48 @@ impl Backup<'_> {
             FromWorker::Created(_) | FromWorker::Consumed(_) | FromWorker::Restored(_) => {
                 Err(Ending::Lie("it answered a restore in a backup"))
             }
-            // The connection keeps messages to itself.
-            FromWorker::Message { .. } => Ok(()),
+            // The connection keeps these to itself.
+            FromWorker::Message { .. } | FromWorker::Trace(_) => Ok(()),
         }
     }
 
-    fn entry(&mut self, plugin: &PluginEntry) -> Result<(), Ending> {
-        if !matches!(self.open, Open::None) {
-            return Err(Ending::Lie("it began an entry while another was open"));
-        }
+    fn object(&mut self, entry: ObjectEntry) -> Result<(), Ending> {
+        self.between("it began a restore object while an entry was open")?;
         self.framed += 1;
-        if plugin.file_type == view::FT_DELETED {
-            self.open = Open::Deleted(plugin.name.clone());
+        self.open = Open::Object { entry, bytes: Vec::new() };
+        Ok(())
+    }
+
+    fn unchanged(&mut self, name: &[u8]) -> Result<(), Ending> {
+        self.between("it left out an entry while another was open")?;
+        self.framed += 1;
+        self.out.unchanged(name);
+        Ok(())
+    }
+
+    fn deleted(&mut self, name: &[u8], announced: bool) -> Result<(), Ending> {
+        self.between("it deleted a name while an entry was open")?;
+        self.framed += u64::from(announced);
+        if self.connection.is_stopping() {
+            self.dropped += u64::from(announced);
             return Ok(());
         }
+        match self.out.deleted(name, announced) {
+            Ok(()) => Ok(()),
+            Err(stop) => {
+                self.dropped += u64::from(announced);
+                self.stop(stop)
+            }
+        }
+    }
+
+    fn between(&self, lie: &'static str) -> Result<(), Ending> {
+        if matches!(self.open, Open::None) { Ok(()) } else { Err(Ending::Lie(lie)) }
+    }
+
+    fn entry(&mut self, plugin: &PluginEntry) -> Result<(), Ending> {
+        self.between("it began an entry while another was open")?;
+        self.framed += 1;
         let Ok(entry) = view::entry(plugin) else {
             return Err(Ending::Lie("it announced an entry that cannot be kept"));
         };
@@ -300,10 +426,16 @@ impl Backup<'_> {
         if let Err(error) = self.connection.worker()?.backup.copy_out(position, length, &mut self.gathered) {
             return Err(Ending::Broken(self.connection.lied(&error.to_string())));
         }
-        if !matches!(self.open, Open::Given { .. }) {
-            self.gathered.clear();
-        } else if self.gathered.len() >= GATHERED {
-            self.give_gathered()?;
+        match &mut self.open {
+            Open::Object { bytes, .. } => {
+                if bytes.len() + self.gathered.len() > MOST_OBJECT {
+                    return Err(Ending::Lie("it sent a restore object that is longer than any may be"));
+                }
+                bytes.append(&mut self.gathered);
+            }
+            Open::Given { .. } if self.gathered.len() >= GATHERED => self.give_gathered()?,
+            Open::Given { .. } => {}
+            Open::None | Open::Dropped => self.gathered.clear(),
         }
         self.acknowledge(ACKNOWLEDGE)
     }
@@ -438,16 +570,39 @@ impl Backup<'_> {
                 };
                 self.out.end(result);
             }
-            Open::Deleted(name) => self.out.skipped(&name, "the plugin gave it as deleted"),
+            Open::Object { .. } if self.connection.is_stopping() => self.dropped += 1,
+            Open::Object { entry, bytes } => self.keep_object(&entry, bytes, result)?,
             Open::Dropped => {}
         }
         Ok(())
     }
 
-    fn not_saved(&mut self, name: Vec<u8>, reason: Result<String, Failure>) -> Result<(), Ending> {
-        if !matches!(self.open, Open::None) {
-            return Err(Ending::Lie("it left out an entry while another was open"));
+    fn keep_object(
+        &mut self,
+        entry: &ObjectEntry,
+        bytes: Vec<u8>,
+        result: Result<(), Failure>,
+    ) -> Result<(), Ending> {
+        let name = entry.object_name.clone().into_bytes();
+        if let Err(failure) = result {
+            self.framed -= 1;
+            return self.not_saved(name, Err(failure));
         }
+        let Ok(native) = postcard::to_stdvec(entry) else {
+            return Err(Ending::Lie("it announced a restore object that cannot be kept"));
+        };
+        let (kind, index) = (entry.object_type, entry.object_index);
+        match self.out.side(SideObject { kind, index, name, bytes, native, job_id: 0 }) {
+            Ok(()) => Ok(()),
+            Err(stop) => {
+                self.dropped += 1;
+                self.stop(stop)
+            }
+        }
+    }
+
+    fn not_saved(&mut self, name: Vec<u8>, reason: Result<String, Failure>) -> Result<(), Ending> {
+        self.between("it left out an entry while another was open")?;
         self.framed += 1;
         match reason {
             Ok(rule) => self.out.skipped(&name, &rule),
@@ -473,5 +628,42 @@ impl Backup<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// An estimate: entries are told, nothing is read.
+struct Estimate<'a> {
+    connection: Connection,
+    job: &'a dyn Job,
+    take: &'a mut dyn FnMut(&Entry),
+}
+
+impl Estimate<'_> {
+    fn run(mut self) -> End {
+        loop {
+            let frame = match self.connection.next(self.job) {
+                Ok((frame, None)) => frame,
+                Ok((_, Some(_))) => return End::Stopped(self.connection.lied("it sent a descriptor in an estimate").0),
+                Err(Broken(reason)) => return End::Stopped(reason),
+            };
+            match frame {
+                FromWorker::Entry(plugin) => match view::entry(&plugin) {
+                    Ok(entry) => (self.take)(&entry),
+                    Err(_) => {
+                        return End::Stopped(self.connection.lied("it announced an entry that cannot be kept").0);
+                    }
+                },
+                FromWorker::EndEntry(_) | FromWorker::Unchanged { .. } | FromWorker::NotSaved { .. } => {}
+                FromWorker::Finished(end) => {
+                    self.connection.finish(self.job);
+                    return match self.connection.stopping() {
+                        Some(reason) => End::Stopped(reason.to_owned()),
+                        None if end.whole => End::Whole,
+                        None => End::Stopped(self.connection.without_secrets(&end.reason)),
+                    };
+                }
+                _ => return End::Stopped(self.connection.lied("it sent what belongs to no estimate").0),
+            }
+        }
     }
 }

@@ -6,8 +6,6 @@ use backstay_core::{Entry, FileKind, Stat, Time};
 
 /// FT_LNKSAVED: another name of a file that was saved before.
 pub(crate) const FT_LNKSAVED: i32 = 1;
-/// FT_DELETED: the name is gone from this backup on.
-pub(crate) const FT_DELETED: i32 = 23;
 
 /// Turns a plugin's entry into the engine's.
 pub(crate) fn entry(plugin: &PluginEntry) -> Result<Entry, postcard::Error> {

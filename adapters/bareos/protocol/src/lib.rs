@@ -5,11 +5,12 @@
 //! the worker waits for an answer only where this page says so.
 
 mod bytes;
+pub mod prior;
 
 use serde::{Deserialize, Serialize};
 
 /// Raised when a message changes: host and worker must agree on it in their first frames.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// What the host tells the worker before anything else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +32,18 @@ pub struct JobSpec {
     pub client: String,
     /// bVarSinceTime, Unix seconds.
     pub since: i64,
-    /// bVarLevel: `F` in a backup, a blank in a restore.
+    /// bVarLevel: `F`, `D` or `I` in a backup and an estimate, a blank in a restore.
     pub level: char,
+    /// Whether a job of level `D` or `I` is accurate: what it does not mention is gone.
+    pub accurate: bool,
+    /// Bits of bVarAccurateOptions.
+    pub accurate_options: Vec<i32>,
+    /// bVarPrevJobName.
+    pub previous_job_name: String,
+    /// bVarPrefixLinks.
+    pub prefix_links: bool,
+    /// Every callback is told in a [`FromWorker::Trace`].
+    pub trace: bool,
     /// bVarWorkingDir, without a trailing slash.
     pub working_directory: String,
     /// bVarWhere of a restore: the prefix, empty for none.
@@ -54,6 +65,8 @@ pub struct JobSpec {
 pub enum Task {
     /// Reference 4.2.
     Backup,
+    /// Reference 4.12.
+    Estimate,
     /// Reference 4.5.
     Restore,
 }
@@ -103,6 +116,24 @@ pub struct PluginEntry {
     pub no_read: bool,
 }
 
+/// A restore object as start_backup_file announced it, without its bytes. It is what the ledger keeps beside them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectEntry {
+    /// Which of [`JobSpec::definitions`] announced it.
+    pub definition: u32,
+    /// Number of the file in its job, from 1.
+    pub file_index: i32,
+    /// FT_RESTORE_FIRST or FT_PLUGIN_CONFIG.
+    pub object_type: i32,
+    /// object_index.
+    pub object_index: i32,
+    /// object_name.
+    pub object_name: String,
+}
+
+/// Bytes of a restore object at the most.
+pub const MOST_OBJECT: usize = 256 << 20;
+
 /// Why something went wrong in the worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -115,7 +146,8 @@ pub struct Failure {
 /// From the host to the worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// First frame. A backup runs at once; a restore waits for [`ToWorker::Restore`] messages.
+    /// First frame. A backup runs at once; a restore waits for [`ToWorker::Restore`] messages. With it comes the
+    /// descriptor of memory with what earlier jobs left ([`prior`]), where they left something.
     Start(Box<JobSpec>),
     /// Backup: the host consumed ring data up to this absolute position.
     Consumed(u64),
@@ -213,8 +245,23 @@ pub enum FromWorker {
         /// The text as given; a JobMessage carries the prefix `python3-fd-mod: `.
         text: String,
     },
-    /// Backup: start_backup_file announced an entry. Data, attributes and EndEntry follow.
+    /// Backup: start_backup_file announced an entry. Data, attributes and EndEntry follow. Estimate: it would be saved;
+    /// EndEntry follows.
     Entry(Box<PluginEntry>),
+    /// Backup: start_backup_file announced a restore object. Its bytes follow as Data, then EndEntry.
+    Object(Box<ObjectEntry>),
+    /// Backup: an announced object that is as the reference job has it.
+    Unchanged {
+        /// Its name there.
+        name: Vec<u8>,
+    },
+    /// Backup: this name is gone. `announced`: by an FT_DELETED; otherwise the accurate list was left with it.
+    Deleted {
+        /// The name.
+        name: Vec<u8>,
+        /// See above.
+        announced: bool,
+    },
     /// Backup: this ring span is the open entry's next data.
     Data {
         /// Absolute position in the ring.
@@ -243,6 +290,8 @@ pub enum FromWorker {
         /// Rule or failure.
         reason: Result<String, Failure>,
     },
+    /// One callback, as a line of JSON.
+    Trace(String),
     /// Restore: answer to [`ToWorker::Restore`].
     Created(Created),
     /// Restore: the host may reuse ring data up to this absolute position.
@@ -260,7 +309,8 @@ pub struct JobEnd {
     pub whole: bool,
     /// What ended it otherwise, one line.
     pub reason: String,
-    /// How often start_backup_file answered bRC_OK: equals Entry plus NotSaved frames.
+    /// How often start_backup_file answered bRC_OK: equals Entry, Object, Unchanged, announced Deleted and NotSaved
+    /// frames together.
     pub announced: u64,
     /// Messages of class error.
     pub errors: u32,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use backstay_bareos_protocol::{Failure, FromWorker, PluginEntry};
+use backstay_bareos_protocol::{Failure, FromWorker, MOST_OBJECT, ObjectEntry, PluginEntry, Task};
 use backstay_python_runtime::{ByteView, Record, descriptors};
 use backstay_worker::RingWriter;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
@@ -15,6 +15,7 @@ use rustix::fs::{FileType, SeekFrom};
 use rustix::io::Errno;
 
 use crate::calls::{self, Opened};
+use crate::changes;
 use crate::constants::{event, ft, io, message, option_bit, rc};
 use crate::context::{HostGone, JobContext, error_text, status};
 use crate::link::{Incoming, Link};
@@ -63,6 +64,15 @@ struct Saved<'py> {
     name: Vec<u8>,
     link: Vec<u8>,
     entry: PluginEntry,
+    save_time: i64,
+    object: Option<Object>,
+}
+
+/// What a restore object has beside its entry.
+struct Object {
+    name: String,
+    index: i32,
+    bytes: Vec<u8>,
 }
 
 /// What came of reading a small file.
@@ -108,19 +118,12 @@ impl<'a> Backup<'a> {
     /// Runs the job; returns how many objects were announced.
     pub(crate) fn run(mut self, py: Python<'_>) -> Result<u64, HostGone> {
         let context = self.context;
-        if context.spec.level != 'F' {
-            let text = format!("backups of level {} are not supported yet, only full ones (F)\n", context.spec.level);
-            context.message(message::FATAL, text);
-        }
-        for definition in &context.spec.definitions {
-            if context.delivers(event::PLUGIN_COMMAND) {
-                // What it answers is ignored at this point.
-                let _ = self.script.command(py, definition);
-            }
-        }
-        self.script.event(py, event::END_FILE_SET);
+        self.file_set(py);
         for text in &context.spec.overrides {
             self.script.new_options(py, text);
+        }
+        if let Some(known) = context.known() {
+            known.objects()?.iter().for_each(|object| self.script.restore_object(py, object));
         }
         if context.is_stopped() {
             // The job ends before the backup begins, so that nothing has to be closed.
@@ -137,18 +140,72 @@ impl<'a> Backup<'a> {
             }
             self.plugin_line(py, number, definition)?;
         }
+        if context.is_accurate() && !context.is_stopped() {
+            self.unmentioned(py)?;
+        }
         context.set_status(status::TERMINATED);
         self.script.event(py, event::END_BACKUP_JOB);
         self.script.event(py, event::JOB_END);
         Ok(self.announced)
     }
 
+    /// Runs an estimate (reference 4.12): entries are told, nothing is read.
+    pub(crate) fn estimate(mut self, py: Python<'_>) -> Result<u64, HostGone> {
+        let context = self.context;
+        self.file_set(py);
+        context.show_accurate_options();
+        for (number, definition) in (0_u32..).zip(&context.spec.definitions) {
+            if context.is_stopped() {
+                break;
+            }
+            self.plugin_line(py, number, definition)?;
+        }
+        self.script.event(py, event::JOB_END);
+        Ok(self.announced)
+    }
+
+    /// The file set's plugin lines, as they come with it.
+    fn file_set(&self, py: Python<'_>) {
+        for definition in &self.context.spec.definitions {
+            if self.context.delivers(event::PLUGIN_COMMAND) {
+                // What it answers is ignored at this point.
+                let _ = self.script.command(py, definition);
+            }
+        }
+        self.script.event(py, event::END_FILE_SET);
+    }
+
+    /// Offers the plugin every name of the accurate list that it did not mention: what it does not call seen is gone.
+    fn unmentioned(&self, py: Python<'_>) -> Result<(), HostGone> {
+        let Some(known) = self.context.known() else { return Ok(()) };
+        known.unseen(|name| {
+            let answer = match names::to_python(py, name) {
+                Ok(text) => self.script.call(py, intern!(py, "check_file"), (text,)),
+                Err(error) => {
+                    self.script.report(py, &error);
+                    Answer::Raised
+                }
+            };
+            if self.context.is_stopped() {
+                return Ok(false);
+            }
+            if answer.rc() != rc::SEEN {
+                self.context.send(&FromWorker::Deleted { name: name.to_vec(), announced: false })?;
+            }
+            Ok(true)
+        })
+    }
+
     /// One `Plugin =` line.
     fn plugin_line(&mut self, py: Python<'_>, number: u32, definition: &str) -> Result<(), HostGone> {
-        if self.context.delivers(event::BACKUP_COMMAND) {
+        let estimates = self.estimates();
+        let event = if estimates { event::ESTIMATE_COMMAND } else { event::BACKUP_COMMAND };
+        if self.context.delivers(event) {
             let command = self.script.command(py, definition);
             if !command.is_ok() {
-                self.refused(definition, &command);
+                if !estimates {
+                    self.refused(definition, &command);
+                }
                 return Ok(());
             }
         }
@@ -166,6 +223,10 @@ impl<'a> Backup<'a> {
             }
         }
         Ok(())
+    }
+
+    fn estimates(&self) -> bool {
+        self.context.spec.task == Task::Estimate
     }
 
     fn refused(&self, definition: &str, command: &Command) {
@@ -197,9 +258,11 @@ impl<'a> Backup<'a> {
             }
         }
         let definition = command.to_string_lossy();
-        let Some(saved) = saved else {
+        let Some(mut saved) = saved else {
             match answer.rc() {
                 rc::STOP => return Ok(false),
+                // An estimate ends the line with every answer but OK.
+                _ if self.estimates() => return Ok(false),
                 rc::SKIP => return Ok(true),
                 rc::ERROR => {
                     let text = format!("Command plugin \"{definition}\": startBackupFile failed.\n");
@@ -218,8 +281,19 @@ impl<'a> Backup<'a> {
             self.not_saved(saved.entry.name, Err(Failure { errno: 0, message: text }))?;
             return Ok(false);
         }
-        self.save(py, saved)?;
+        if is_directory(saved.file_type) {
+            saved.entry.name = self.directory_name(&saved);
+        }
+        let name = saved.entry.name.clone();
+        if self.is_unchanged(&mut saved) {
+            self.unchanged(name.clone())?;
+        } else {
+            self.save(py, saved)?;
+        }
         let answer = self.script.call0(py, intern!(py, "end_backup_file"));
+        if let (rc::MORE | rc::OK, Some(known)) = (answer.rc(), self.context.known()) {
+            known.mark(&name, true);
+        }
         match answer.rc() {
             rc::MORE => return Ok(true),
             rc::OK => {}
@@ -233,6 +307,26 @@ impl<'a> Backup<'a> {
             _ => {}
         }
         Ok(false)
+    }
+
+    /// The check of an incremental or differential job (reference 6.2).
+    fn is_unchanged(&self, saved: &mut Saved<'_>) -> bool {
+        if self.context.spec.level == 'F' {
+            return false;
+        }
+        let mtime_only = option_bit::is_on(self.context.spec.flags, option_bit::MTIME_ONLY);
+        let entry = &mut saved.entry;
+        let checked = changes::check(self.context, &entry.name, &entry.stat, saved.save_time, mtime_only);
+        if checked.found && option_bit::is_on(entry.flags, option_bit::DELTA) {
+            entry.delta_sequence = checked.delta_sequence.saturating_add(1);
+        }
+        // What says of itself that it is no change has its own rules.
+        checked.unchanged && !matches!(saved.file_type, ft::NOCHG | ft::DIRNOCHG | ft::DELETED)
+    }
+
+    fn unchanged(&self, name: Vec<u8>) -> Result<(), HostGone> {
+        self.context.message(message::SKIPPED, format!("     Unchanged file skipped: {}\n", names::shown(&name)));
+        self.context.send(&FromWorker::Unchanged { name })
     }
 
     /// Reads the packet back as reference 3.3 says.
@@ -261,9 +355,8 @@ impl<'a> Backup<'a> {
         let flags: [u8; 5] =
             flags.to_vec().try_into().map_err(|_| PyRuntimeError::new_err("PyByteArray_Size(flags) failed"))?;
         let file_type = i32::try_from(packet.integer(save::TYPE)).unwrap_or(0);
-        if matches!(file_type, ft::RESTORE_FIRST | ft::PLUGIN_CONFIG | ft::PLUGIN_CONFIG_FILLED) {
-            check_restore_object(packet)?;
-        }
+        let is_object = matches!(file_type, ft::RESTORE_FIRST | ft::PLUGIN_CONFIG | ft::PLUGIN_CONFIG_FILLED);
+        let object = if is_object { Some(read_object(packet)?) } else { None };
         let raw_name = names::to_bytes(&fname)?;
         let delta = packet.integer(save::DELTA_SEQ);
         let delta_sequence = if option_bit::is_on(flags, option_bit::DELTA) { delta + 1 } else { 0 };
@@ -279,17 +372,21 @@ impl<'a> Backup<'a> {
             delta_sequence: u32::try_from(delta_sequence).unwrap_or(u32::MAX),
             no_read: packet.flag(save::NO_READ),
         };
-        Ok(Saved { file_type, fname, name: raw_name, link, entry })
+        let save_time = if is_object { 0 } else { packet.integer(save::SAVE_TIME) };
+        Ok(Saved { file_type, fname, name: raw_name, link, entry, save_time, object })
     }
 
     /// Saves one object, or says why not (reference 4.3, 6.1).
     fn save(&mut self, py: Python<'_>, mut saved: Saved<'_>) -> Result<(), Trouble> {
-        if is_directory(saved.file_type) {
-            saved.entry.name = self.directory_name(&saved);
-        }
         match treatment(&saved) {
             Treatment::Save => {}
             Treatment::SaveAndSay(text) => self.context.message(message::INFO, text),
+            Treatment::Skip(..)
+                if matches!(saved.file_type, ft::NOCHG | ft::DIRNOCHG)
+                    && self.context.known().is_some_and(|known| known.mark(&saved.entry.name, true)) =>
+            {
+                return Ok(self.unchanged(saved.entry.name)?);
+            }
             Treatment::Skip(text, rule) => {
                 if let Some((kind, text)) = text {
                     self.context.message(kind, text);
@@ -302,17 +399,40 @@ impl<'a> Backup<'a> {
                 return Ok(self.not_saved(saved.entry.name, Err(failure))?);
             }
         }
-        if matches!(saved.file_type, ft::RESTORE_FIRST | ft::PLUGIN_CONFIG) {
-            // Without its restore objects a plugin cannot restore: better no backup than one that only looks like it.
-            let text = "restore objects (FT_RESTORE_FIRST, FT_PLUGIN_CONFIG) are not supported yet".to_owned();
-            self.context.message(message::FATAL, format!("{text}\n"));
-            return Ok(self.not_saved(saved.entry.name, Err(Failure { errno: 0, message: text }))?);
-        }
         self.file_index += 1;
         saved.entry.file_index = self.file_index;
+        if let Some(object) = saved.object.take() {
+            return self.save_object(py, &saved.entry, object);
+        }
+        if saved.file_type == ft::DELETED {
+            return Ok(self.context.send(&FromWorker::Deleted { name: saved.entry.name, announced: true })?);
+        }
         self.link_names(&mut saved);
         self.context.send(&FromWorker::Entry(Box::new(saved.entry.clone())))?;
-        let result = if saved.file_type == ft::DELETED { Ok(()) } else { self.contents(py, &saved)? };
+        let result = if self.estimates() { Ok(()) } else { self.contents(py, &saved)? };
+        Ok(self.context.send(&FromWorker::EndEntry(result))?)
+    }
+
+    fn save_object(&mut self, py: Python<'_>, entry: &PluginEntry, object: Object) -> Result<(), Trouble> {
+        if self.estimates() {
+            return Ok(self.not_saved(entry.name.clone(), Ok("restore object".to_owned()))?);
+        }
+        if object.bytes.len() > MOST_OBJECT {
+            let text = format!("The restore object {} takes more than 256 MiB: it cannot be saved", object.name);
+            self.context.message(message::FATAL, format!("{text}\n"));
+            return Ok(self.not_saved(object.name.into_bytes(), Err(Failure { errno: 0, message: text }))?);
+        }
+        let header = ObjectEntry {
+            definition: entry.definition,
+            file_index: entry.file_index,
+            object_type: entry.file_type,
+            object_index: object.index,
+            object_name: object.name,
+        };
+        self.context.send(&FromWorker::Object(Box::new(header)))?;
+        let put = self.put_bytes(py, &object.bytes)?;
+        self.hand_over()?;
+        let result = if put { Ok(()) } else { Err(Failure { errno: 0, message: self.context.reason() }) };
         Ok(self.context.send(&FromWorker::EndEntry(result))?)
     }
 
@@ -659,23 +779,25 @@ fn unexpected(incoming: &Incoming) -> HostGone {
     HostGone(format!("it sent {incoming:?} in a backup"))
 }
 
-/// The rules for a restore object's fields (reference 3.3).
-fn check_restore_object(packet: &Record<'_>) -> PyResult<()> {
+/// A restore object's fields, by the rules of reference 3.3.
+fn read_object(packet: &Record<'_>) -> PyResult<Object> {
     let length = packet.integer(save::OBJECT_LEN);
     if length <= 0 {
         return Err(PyRuntimeError::new_err("pSavePkt->object_len is <=0"));
     }
     let name = packet.value(save::OBJECT_NAME).ok_or_else(|| PyRuntimeError::new_err("object name missing"))?;
-    if !name.is_instance_of::<PyString>() {
-        return Err(PyTypeError::new_err("object name must be unicode type"));
-    }
+    let name = name.cast_into::<PyString>().map_err(|_| PyTypeError::new_err("object name must be unicode type"))?;
     let object = packet.value(save::OBJECT).ok_or_else(|| PyRuntimeError::new_err("object missing"))?;
     let object =
         object.cast_into::<PyByteArray>().map_err(|_| PyTypeError::new_err("object needs to be of type bytearray"))?;
-    if i64::try_from(object.len()).is_ok_and(|bytes| length > bytes) {
+    let mut bytes = object.to_vec();
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    if length > bytes.len() {
         return Err(PyRuntimeError::new_err("object_len >= len(object)"));
     }
-    Ok(())
+    bytes.truncate(length);
+    let index = i32::try_from(packet.integer(save::OBJECT_INDEX)).unwrap_or(0);
+    Ok(Object { name: name.to_str()?.to_owned(), index, bytes })
 }
 
 /// Some name for an object whose packet cannot be read.

@@ -1,5 +1,6 @@
 //! plugin_io, get_acl, get_xattr and their like: the packets that both directions use.
 
+use backstay_bareos_protocol::prior::RestoreObject;
 use backstay_python_runtime::Record;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
@@ -7,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyString};
 
 use crate::names;
-use crate::packets::{acl, classes, io, restore, save, xattr};
+use crate::packets::{acl, classes, io, restore, restore_object, save, xattr};
 use crate::script::{Answer, Script};
 
 /// Name and value of an extended attribute.
@@ -174,11 +175,26 @@ pub(crate) fn set_xattr<'py>(
     Ok(script.call(py, intern!(py, "set_xattr"), (packet.as_any(),)))
 }
 
-/// A RestorePacket (reference 2.7); `where_prefix` is `rp.where`.
+/// restore_object_data (reference 6.3).
+pub(crate) fn restore_object_data<'py>(py: Python<'py>, script: &Script, object: &RestoreObject) -> PyResult<Answer> {
+    let packet = classes(py)?.restore_object.make(py)?;
+    let length = i64::try_from(object.object.len()).unwrap_or(i64::MAX);
+    packet.set_object(restore_object::OBJECT_NAME, Some(PyString::new(py, &object.object_name).into_any()));
+    packet.set_object(restore_object::OBJECT, Some(PyByteArray::new(py, &object.object).into_any()));
+    packet.set_text(restore_object::PLUGIN_NAME, &object.definition);
+    packet.set_integer(restore_object::OBJECT_TYPE, object.object_type.into());
+    packet.set_integer(restore_object::OBJECT_LEN, length);
+    packet.set_integer(restore_object::OBJECT_FULL_LEN, length);
+    packet.set_integer(restore_object::OBJECT_INDEX, object.object_index.into());
+    packet.set_integer(restore_object::JOBID, object.job_id.into());
+    Ok(script.call(py, intern!(py, "restore_object_data"), (packet.as_any(),)))
+}
+
+/// A RestorePacket (reference 2.7); `where_prefix` is `rp.where`, none where rules make the names.
 pub(crate) fn restore_packet<'py>(
     py: Python<'py>,
     entry: &backstay_bareos_protocol::RestoreEntry,
-    where_prefix: &str,
+    where_prefix: Option<&str>,
     replace: char,
 ) -> PyResult<Record<'py>> {
     use crate::constants::option_bit;
@@ -194,7 +210,9 @@ pub(crate) fn restore_packet<'py>(
     packet.set_text(restore::ATTR_EX, "");
     packet.set_object(restore::OFNAME, Some(names::to_python(py, &entry.output_name)?));
     packet.set_object(restore::OLNAME, Some(names::to_python(py, &entry.output_link)?));
-    packet.set_text(restore::WHERE, where_prefix);
+    if let Some(prefix) = where_prefix {
+        packet.set_text(restore::WHERE, prefix);
+    }
     packet.set_integer(restore::REPLACE, i64::from(u32::from(replace)));
     packet.set_integer(restore::CREATE_STATUS, crate::constants::cf::ERROR);
     packet.set_integer(restore::FILEDES, -1);

@@ -113,7 +113,9 @@ pub mod event {
     pub const END_RESTORE_JOB: u8 = 6;
     pub const BACKUP_COMMAND: u8 = 9;
     pub const RESTORE_COMMAND: u8 = 10;
+    pub const ESTIMATE_COMMAND: u8 = 11;
     pub const CANCEL_COMMAND: u8 = 14;
+    pub const RESTORE_OBJECT: u8 = 15;
     pub const END_FILE_SET: u8 = 16;
     pub const PLUGIN_COMMAND: u8 = 17;
     pub const NEW_PLUGIN_OPTIONS: u8 = 20;
@@ -128,6 +130,7 @@ pub mod event {
 pub mod option_bit {
     #![allow(missing_docs)]
     pub const SPARSE: u32 = 5;
+    pub const MTIME_ONLY: u32 = 11;
     pub const ACL: u32 = 14;
     pub const NO_HARD_LINKS: u32 = 15;
     pub const NO_ATIME: u32 = 22;

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, O
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 
-use backstay_bareos_protocol::{FromWorker, JobSpec};
+use backstay_bareos_protocol::{FromWorker, JobSpec, Task};
 use backstay_worker::Sender;
 
+use crate::changes::Known;
 use crate::constants::{event, message};
 
 /// The host closed the control socket or sends what cannot be: nothing is left to do but to end.
@@ -48,6 +49,7 @@ const LONGEST_TEXT: usize = 1 << 20;
 pub struct JobContext {
     /// What the host said.
     pub spec: JobSpec,
+    known: Option<Known>,
     sender: Mutex<Sender>,
     job_type: AtomicU8,
     status: AtomicU8,
@@ -60,6 +62,8 @@ pub struct JobContext {
     warnings: AtomicU32,
     attribute_errors: AtomicU32,
     failed: AtomicBool,
+    /// In an estimate: a fatal message was shown.
+    complained: AtomicBool,
     cancelled: AtomicBool,
     reason: Mutex<Option<String>>,
     said: Mutex<BTreeSet<String>>,
@@ -85,11 +89,16 @@ impl JobContext {
     ///
     /// # Errors
     /// When there is one already.
-    pub(crate) fn begin(spec: JobSpec, sender: Sender) -> Result<&'static Arc<Self>, HostGone> {
+    pub(crate) fn begin(
+        spec: JobSpec,
+        known: Option<Known>,
+        sender: Sender,
+    ) -> Result<&'static Arc<Self>, HostGone> {
         let since = spec.since;
         let registered = event::DEFAULTS.iter().fold(0, |bits, number| bits | 1 << number);
         let context = Arc::new(Self {
             spec,
+            known,
             sender: Mutex::new(sender),
             job_type: AtomicU8::new(b'I'),
             status: AtomicU8::new(status::CREATED),
@@ -102,6 +111,7 @@ impl JobContext {
             warnings: AtomicU32::new(0),
             attribute_errors: AtomicU32::new(0),
             failed: AtomicBool::new(false),
+            complained: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
             reason: Mutex::new(None),
             said: Mutex::new(BTreeSet::new()),
@@ -146,6 +156,11 @@ impl JobContext {
         };
         let flush = kind != message::DEBUG;
         match kind {
+            // The console shows it, and the estimate goes on (reference 4.12).
+            message::FATAL if self.spec.task == Task::Estimate => {
+                self.complained.store(true, Ordering::SeqCst);
+                self.set_reason(&text);
+            }
             message::FATAL => {
                 if !self.failed.swap(true, Ordering::SeqCst) {
                     self.set_reason(&text);
@@ -265,10 +280,25 @@ impl JobContext {
         }
     }
 
-    /// bVarWhere: the prefix of a restore, once it has started.
+    /// bVarWhere: the prefix of a restore, once it has started; none where rules make the names.
     pub(crate) fn where_prefix(&self) -> Option<&str> {
-        let prefix = self.spec.where_prefix.as_deref().filter(|prefix| *prefix != "/").unwrap_or("");
-        self.where_known.load(Ordering::SeqCst).then_some(prefix)
+        let known = self.where_known.load(Ordering::SeqCst);
+        self.spec.where_prefix.as_deref().filter(|_| known).map(|prefix| if prefix == "/" { "" } else { prefix })
+    }
+
+    /// What the reference job has, if there is one.
+    pub(crate) fn known(&self) -> Option<&Known> {
+        self.known.as_ref()
+    }
+
+    /// bVarAccurate.
+    pub(crate) fn is_accurate(&self) -> bool {
+        self.spec.accurate
+    }
+
+    /// Whether an estimate met something fatal.
+    pub(crate) fn has_complained(&self) -> bool {
+        self.complained.load(Ordering::SeqCst)
     }
 
     /// bVarAccurateOptions are shown from the first BackupCommand on.
@@ -276,9 +306,9 @@ impl JobContext {
         self.accurate_options_known.store(true, Ordering::SeqCst);
     }
 
-    /// The bits of bVarAccurateOptions: size, mtime and ctime.
-    pub(crate) fn accurate_options(&self) -> &'static [i32] {
-        if self.accurate_options_known.load(Ordering::SeqCst) { &[32, 128, 256] } else { &[] }
+    /// The bits of bVarAccurateOptions.
+    pub(crate) fn accurate_options(&self) -> &[i32] {
+        if self.accurate_options_known.load(Ordering::SeqCst) { &self.spec.accurate_options } else { &[] }
     }
 
     /// bVarSinceTime.

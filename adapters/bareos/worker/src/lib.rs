@@ -5,12 +5,13 @@
 //!
 //! * [`definition`] takes plugin definitions apart; `script` finds, loads and calls the plugin's module.
 //! * [`context`] is the job as plugin code sees it; `module` and `packets` are what `import bareosfd` gives.
-//! * `backup` and `restore` are the calling sequences; `calls` the packets both use; `create` makes what the plugin
-//!   leaves to the core.
+//! * `backup` and `restore` are the calling sequences, `changes` tells what changed since an earlier job; `calls` the packets both use; `create` makes what the plugin
+//!   leaves to the core; `trace` writes down what was called.
 //! * `link` is the host's side of the conversation and the cancel; [`serve`] puts it all together.
 
 mod backup;
 mod calls;
+mod changes;
 pub mod constants;
 pub mod context;
 mod create;
@@ -22,5 +23,6 @@ mod packets;
 mod restore;
 mod script;
 mod serve;
+mod trace;
 
 pub use serve::{ServeError, describe, register_module, serve};

@@ -1,15 +1,17 @@
 //! The Python module `bareosfd` (reference 2): constants, dictionaries, classes and functions.
 //!
-//! The functions may be called from every thread of the process. Those whose meaning needs accurate mode or a file set
-//! that can change say so in one fatal message and return bRC_Error.
+//! The functions may be called from every thread of the process. Those whose meaning needs a file set that can change say
+//! so in one fatal message and return bRC_Error.
 
 use pyo3::exceptions::{PyKeyError, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyString, PyTuple};
 
-use crate::constants::{LEVELS, NUMBERS, event, message, rc, var};
+use crate::changes;
+use crate::constants::{LEVELS, NUMBERS, event, message, option_bit, rc, var};
 use crate::context::JobContext;
-use crate::packets::{classes, save, stat};
+use crate::names;
+use crate::packets::{classes, save, stat_fields};
 
 /// bVarVersion: the state of the contract that we implement.
 const CONTRACT_VERSION: &str = "26.0.0~pre1 (21 August 2026)";
@@ -211,7 +213,8 @@ fn get_value<'py>(
         var::JOB_NAME => return text(&job.spec.job_name).map(Some),
         var::JOB_STATUS => int(job.status().into())?,
         var::SINCE_TIME => int(job.since())?,
-        var::ACCURATE | var::PREFIX_LINKS => int(0)?,
+        var::ACCURATE => int(job.is_accurate().into())?,
+        var::PREFIX_LINKS => int(job.spec.prefix_links.into())?,
         var::WORKING_DIR => return text(&job.spec.working_directory).map(Some),
         var::WHERE => return job.where_prefix().map(text).transpose(),
         var::EXE_PATH => {
@@ -220,7 +223,7 @@ fn get_value<'py>(
             return text(&format!("{folder}/")).map(Some);
         }
         var::VERSION => return text(CONTRACT_VERSION).map(Some),
-        var::PREV_JOB_NAME => return text("").map(Some),
+        var::PREV_JOB_NAME => return text(&job.spec.previous_job_name).map(Some),
         var::CHECK_CHANGES => job.check_changes().into_pyobject(py)?.to_owned().into_any(),
         var::USED_CONFIG => return text(&job.spec.used_config).map(Some),
         var::ACCURATE_OPTIONS => PyFrozenSet::new(py, job.accurate_options())?.into_any(),
@@ -252,9 +255,11 @@ fn set_value<'py>(arguments: &Bound<'py, PyTuple>, keywords: Option<Keywords<'_,
             Ok(rc::OK)
         }
         var::FILE_SEEN => {
-            value.cast::<PyString>().map_err(|_| PyTypeError::new_err("file name must be str"))?;
-            // There is no accurate list.
-            Ok(rc::ERROR)
+            let name = value.cast::<PyString>().map_err(|_| PyTypeError::new_err("file name must be str"))?;
+            let name = names::to_bytes(name)?;
+            let Some(known) = job.known().filter(|_| job.is_accurate()) else { return Ok(rc::ERROR) };
+            known.mark(&name, true);
+            Ok(rc::OK)
         }
         _ => Ok(rc::ERROR),
     }
@@ -426,20 +431,17 @@ fn check_changes<'py>(
     if packet.value(save::LINK).is_some_and(|link| !link.is_instance_of::<PyString>()) {
         return Err(PyTypeError::new_err("if given, link needs to be of type string \"utf-8\""));
     }
-    packet.set_integer(save::DELTA_SEQ, 0);
-    packet.set_integer(save::ACCURATE_FOUND, 0);
-    let reference = match packet.integer(save::SAVE_TIME) {
-        0 => job.since(),
-        time => time,
-    };
-    if !job.check_changes() || reference == 0 {
-        return Ok(rc::OK);
-    }
-    // Unlike the original we look at the times that the packet carries.
-    let statp = packet.value(save::STATP).and_then(|statp| classes.stat.cast(&statp));
-    let time = |field| statp.as_ref().map_or(0, |statp| statp.integer(field));
-    let unchanged = time(stat::MTIME) < reference && time(stat::CTIME) < reference;
-    Ok(if unchanged { rc::SEEN } else { rc::OK })
+    // Unlike the original we look at the numbers that the packet carries.
+    let stat = packet.value(save::STATP).and_then(|statp| classes.stat.cast(&statp));
+    let stat = stat.map(|stat| stat_fields(&stat)).unwrap_or_default();
+    let text = |field| packet.value(field).and_then(|value| value.cast_into::<PyString>().ok());
+    let name = if stat.mode & 0o170_000 == 0o040_000 { save::LINK } else { save::FNAME };
+    let name = text(name).map(|name| names::to_bytes(&name)).transpose()?.unwrap_or_default();
+    let mtime_only = option_bit::is_on(job.spec.flags, option_bit::MTIME_ONLY);
+    let checked = changes::check(job, &name, &stat, packet.integer(save::SAVE_TIME), mtime_only);
+    packet.set_integer(save::DELTA_SEQ, checked.delta_sequence.into());
+    packet.set_integer(save::ACCURATE_FOUND, checked.found.into());
+    Ok(if checked.unchanged { rc::SEEN } else { rc::OK })
 }
 
 #[pyfunction]
@@ -461,27 +463,37 @@ fn accept_file<'py>(
     Ok(if name && statp { rc::OK } else { rc::ERROR })
 }
 
-/// SetSeenBitmap and ClearSeenBitmap: there is no accurate list, which is bRC_Error whatever is asked.
+/// SetSeenBitmap and ClearSeenBitmap (reference 6.5): all names or one, never both or neither.
 fn seen_bitmap<'py>(
     function: &'static str,
     arguments: &Bound<'py, PyTuple>,
     keywords: Option<Keywords<'_, 'py>>,
+    seen: bool,
 ) -> PyResult<i64> {
     let arguments = Arguments::new(function, arguments, keywords, 1, 2)?;
-    arguments.object(0)?.is_truthy()?;
-    arguments.text(1)?;
-    job!();
-    Ok(rc::ERROR)
+    let all = arguments.object(0)?.is_truthy()?;
+    let name = arguments.text(1)?;
+    let job = job!();
+    let Some(known) = job.known().filter(|_| job.is_accurate()) else { return Ok(rc::ERROR) };
+    match (all, name) {
+        (true, None) => known.mark_all(seen),
+        // A name that is not known is no error.
+        (false, Some(name)) => {
+            known.mark(name.as_bytes(), seen);
+        }
+        _ => return Ok(rc::ERROR),
+    }
+    Ok(rc::OK)
 }
 
 #[pyfunction]
 #[pyo3(name = "SetSeenBitmap", signature = (*arguments, **keywords))]
 fn set_seen_bitmap<'py>(arguments: &Bound<'py, PyTuple>, keywords: Option<Keywords<'_, 'py>>) -> PyResult<i64> {
-    seen_bitmap("SetSeenBitmap", arguments, keywords)
+    seen_bitmap("SetSeenBitmap", arguments, keywords, true)
 }
 
 #[pyfunction]
 #[pyo3(name = "ClearSeenBitmap", signature = (*arguments, **keywords))]
 fn clear_seen_bitmap<'py>(arguments: &Bound<'py, PyTuple>, keywords: Option<Keywords<'_, 'py>>) -> PyResult<i64> {
-    seen_bitmap("ClearSeenBitmap", arguments, keywords)
+    seen_bitmap("ClearSeenBitmap", arguments, keywords, false)
 }

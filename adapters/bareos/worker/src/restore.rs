@@ -91,6 +91,9 @@ impl<'a> Restore<'a> {
         for text in &context.spec.overrides {
             self.script.new_options(py, text);
         }
+        if let Some(known) = context.known() {
+            known.objects()?.iter().for_each(|object| self.script.restore_object(py, object));
+        }
         context.set_job_type(b'R');
         context.set_status(status::RUNNING);
         self.script.event(py, event::START_RESTORE_JOB);
@@ -299,8 +302,7 @@ impl<'a> Restore<'a> {
     }
 
     fn packet<'py>(&self, py: Python<'py>, entry: &RestoreEntry) -> PyResult<backstay_python_runtime::Record<'py>> {
-        let prefix = self.context.where_prefix().unwrap_or("");
-        calls::restore_packet(py, entry, prefix, self.context.spec.replace)
+        calls::restore_packet(py, entry, self.context.where_prefix(), self.context.spec.replace)
     }
 
     /// The object stands without data: attributes at once; lists and attributes follow for directories only.

@@ -2,16 +2,20 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use backstay_bareos_protocol::FromWorker;
+use backstay_bareos_protocol::prior::RestoreObject;
 use backstay_python_runtime::format_error;
 use pyo3::call::PyCallArgs;
 use pyo3::exceptions::PyInterruptedError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
+use crate::calls;
 use crate::constants::{event, message, rc};
 use crate::context::JobContext;
 use crate::definition::{Definition, DefinitionError, Override, classify_override};
+use crate::trace;
 
 /// What a callback came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +189,7 @@ impl Script {
     /// Calls a callback of the loaded script. The name is looked up anew each time; names must be interned.
     pub(crate) fn call<'py, A>(&self, py: Python<'py>, name: &Bound<'py, PyString>, arguments: A) -> Answer
     where
-        A: PyCallArgs<'py>,
+        A: PyCallArgs<'py> + IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>>,
     {
         match self.namespace.get() {
             Some(namespace) => self.call_in(py, namespace.bind(py), name, arguments),
@@ -206,7 +210,7 @@ impl Script {
         arguments: A,
     ) -> Answer
     where
-        A: PyCallArgs<'py>,
+        A: PyCallArgs<'py> + IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>>,
     {
         let function = match namespace.get_item(name) {
             Ok(Some(function)) if function.is_callable() => function,
@@ -220,9 +224,45 @@ impl Script {
                 return Answer::Raised;
             }
         };
+        if self.context.spec.trace {
+            return self.traced(py, &function, name, arguments);
+        }
         self.context.step();
         let result = function.call1(arguments);
         self.context.step();
+        self.answer(py, result)
+    }
+
+    /// The same, with a line for the trace.
+    fn traced<'py, A>(
+        &self,
+        py: Python<'py>,
+        function: &Bound<'py, PyAny>,
+        name: &Bound<'py, PyString>,
+        arguments: A,
+    ) -> Answer
+    where
+        A: PyCallArgs<'py> + IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>>,
+    {
+        let tuple = match arguments.into_pyobject(py).map_err(Into::into) {
+            Ok(tuple) => tuple,
+            Err(error) => {
+                self.report(py, &error);
+                return Answer::Raised;
+            }
+        };
+        let before = trace::arguments(py, &tuple);
+        self.context.step();
+        let result = function.call1(tuple.clone());
+        self.context.step();
+        let answer = self.answer(py, result);
+        let line = trace::line(py, &name.to_string_lossy(), &before, &tuple, answer);
+        // A lost connection is noticed, and reported, by whoever needs an answer.
+        let _ = self.context.send(&FromWorker::Trace(line));
+        answer
+    }
+
+    fn answer(&self, py: Python<'_>, result: PyResult<Bound<'_, PyAny>>) -> Answer {
         match result {
             Ok(value) => match value.extract::<i64>() {
                 Ok(code) => Answer::Code(code),
@@ -244,6 +284,21 @@ impl Script {
         let kind = if ours { message::INFO } else { message::FATAL };
         self.context.message(kind, format!("bareosfd: {text}"));
         last
+    }
+
+    /// Gives the plugin a restore object of an earlier job (event 15). A script that is not loaded is loaded by the
+    /// definition that the object was stored with.
+    pub(crate) fn restore_object(&self, py: Python<'_>, object: &RestoreObject) {
+        if !self.context.delivers(event::RESTORE_OBJECT) {
+            return;
+        }
+        if !self.is_loaded() && !self.command(py, &object.definition).is_ok() {
+            return;
+        }
+        // What it answers is ignored.
+        if let Err(error) = calls::restore_object_data(py, self, object) {
+            self.report(py, &error);
+        }
     }
 
     /// Delivers an event if it is registered and the script is loaded. Its answer is ignored, save that bRC_Term ends

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use backstay_bareos_protocol::{FromWorker, JobEnd, PROTOCOL_VERSION, Task, ToWorker};
 use backstay_python_runtime::{Interrupter, StartError, linked_version, start};
-use backstay_worker::{Inherited, Sender};
+use backstay_worker::{Handed, Inherited, Sender};
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::backup::Backup;
+use crate::changes::Known;
 use crate::context::{HostGone, JobContext};
 use crate::link::Link;
 use crate::module::bareosfd;
@@ -51,8 +52,8 @@ pub fn serve(inherited: Inherited, interpreter: &Path) -> Result<(), ServeError>
     let Inherited { channel, backup, restore } = inherited;
     let (mut sender, mut receiver) = channel.split();
     let first = receiver.receive::<ToWorker>().map_err(HostGone::from)?;
-    let spec = match first {
-        Some((ToWorker::Start(spec), _)) => *spec,
+    let (spec, memory) = match first {
+        Some((ToWorker::Start(spec), memory)) => (*spec, memory),
         Some(_) => return Err(HostGone("its first word is not the start of a job".to_owned()).into()),
         None => return Err(HostGone("it closed the control socket before the job".to_owned()).into()),
     };
@@ -64,7 +65,11 @@ pub fn serve(inherited: Inherited, interpreter: &Path) -> Result<(), ServeError>
     }
 
     let task = spec.task;
-    let context = JobContext::begin(spec, sender)?;
+    let known = match memory {
+        Some(memory) => Some(Known::new(Handed::new(&memory).map_err(HostGone::from)?)?),
+        None => None,
+    };
+    let context = JobContext::begin(spec, known, sender)?;
     let script = Arc::new(Script::new(context));
     Python::attach(|py| -> Result<(), ServeError> {
         let interrupter = Interrupter::install(py)?;
@@ -72,6 +77,7 @@ pub fn serve(inherited: Inherited, interpreter: &Path) -> Result<(), ServeError>
         let link = Link::start(context, &script, receiver, interrupter)?;
         let announced = match task {
             Task::Backup => Backup::new(context, &script, &link, backup).run(py)?,
+            Task::Estimate => Backup::new(context, &script, &link, backup).estimate(py)?,
             Task::Restore => {
                 Restore::new(context, &script, &link, restore).run(py)?;
                 0
@@ -80,7 +86,7 @@ pub fn serve(inherited: Inherited, interpreter: &Path) -> Result<(), ServeError>
         link.job_is_over();
         flush_streams(py);
         let end = JobEnd {
-            whole: !context.is_stopped(),
+            whole: !context.is_stopped() && !context.has_complained(),
             reason: context.reason(),
             announced,
             errors: context.errors(),

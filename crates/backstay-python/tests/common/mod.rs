@@ -3,14 +3,16 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use backstay_bareos_protocol::prior::{KnownFile, PriorWriter, RestoreObject};
 use backstay_bareos_protocol::{
-    Created, Failure, FromWorker, JobEnd, JobSpec, PROTOCOL_VERSION, PluginEntry, RestoreEntry, Task, ToWorker,
+    Created, Failure, FromWorker, JobEnd, JobSpec, ObjectEntry, PROTOCOL_VERSION, PluginEntry, RestoreEntry, Task,
+    ToWorker,
 };
-use backstay_worker::Worker;
+use backstay_worker::{Worker, handed};
 
 /// Bits 14, 15 and 27: what a file set without options gives.
 pub const FLAGS: [u8; 5] = [0x00, 0xc0, 0x00, 0x08, 0x00];
@@ -73,7 +75,12 @@ pub fn spec(task: Task, definitions: Vec<String>) -> JobSpec {
         job_name: "job.2026-11-22_00.00.00_07".to_owned(),
         client: "client-fd".to_owned(),
         since: 0,
-        level: if task == Task::Backup { 'F' } else { ' ' },
+        level: if task == Task::Restore { ' ' } else { 'F' },
+        accurate: false,
+        accurate_options: vec![32, 128, 256],
+        previous_job_name: String::new(),
+        prefix_links: false,
+        trace: false,
         working_directory: "/tmp".to_owned(),
         where_prefix: None,
         replace: 'a',
@@ -108,6 +115,15 @@ pub struct Outcome {
     pub exit: String,
     /// Data frames that came.
     pub spans: usize,
+    /// Restore objects with their bytes.
+    pub objects: Vec<(ObjectEntry, Vec<u8>)>,
+    pub unchanged: Vec<String>,
+    /// Names, and whether they were announced.
+    pub deleted: Vec<(String, bool)>,
+    /// Lines of the trace.
+    pub trace: Vec<String>,
+    /// What is open is a restore object.
+    in_object: bool,
 }
 
 impl Outcome {
@@ -138,7 +154,26 @@ impl Host {
         Self::start_with(spec, &["bareos-fd"])
     }
 
+    /// Starts a job that is told what earlier ones left.
+    pub fn start_after(spec: JobSpec, files: &[(&str, KnownFile)], objects: &[RestoreObject]) -> Self {
+        let mut prior = PriorWriter::new(handed::create("test").unwrap());
+        for (name, file) in files {
+            prior.file(name.as_bytes(), file).unwrap();
+        }
+        let memory = handed::seal(prior.finish(objects).unwrap()).unwrap();
+        Self::start_by(&["bareos-fd"], |worker| {
+            worker.sender.send_with_fd(&ToWorker::Start(Box::new(spec)), memory.as_fd()).unwrap();
+        })
+    }
+
     pub fn start_with(spec: JobSpec, arguments: &[&str]) -> Self {
+        Self::start_by(arguments, |worker| {
+            worker.sender.send(&ToWorker::Start(Box::new(spec))).unwrap();
+            worker.sender.flush().unwrap();
+        })
+    }
+
+    fn start_by(arguments: &[&str], start: impl FnOnce(&mut Worker)) -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_backstay-python"));
         let mut worker = Worker::spawn(program, arguments).unwrap();
         let printed = Arc::new(Mutex::new(Vec::new()));
@@ -147,9 +182,8 @@ impl Host {
         let printer = std::thread::spawn(move || {
             output.deliver(|stream, line| lines.lock().unwrap().push(format!("{stream:?} {line}")));
         });
-        let mut host = Self { worker, outcome: Outcome::default(), printed, printer: Some(printer) };
-        host.send(&ToWorker::Start(Box::new(spec)));
-        host
+        start(&mut worker);
+        Self { worker, outcome: Outcome::default(), printed, printer: Some(printer) }
     }
 
     pub fn send(&mut self, frame: &ToWorker) {
@@ -163,6 +197,7 @@ impl Host {
             match self.worker.receiver.receive::<FromWorker>().unwrap() {
                 Some((FromWorker::Message { kind, text }, _)) => self.outcome.messages.push((kind, text)),
                 Some((FromWorker::Ready { protocol, .. }, _)) => assert_eq!(protocol, PROTOCOL_VERSION),
+                Some((FromWorker::Trace(line), _)) => self.outcome.trace.push(line),
                 other => return other,
             }
         }
@@ -195,6 +230,24 @@ impl Host {
                 xattrs: Vec::new(),
                 result: Err(Failure { errno: 0, message: "still open".to_owned() }),
             }),
+            FromWorker::Object(entry) => {
+                self.outcome.objects.push((*entry, Vec::new()));
+                self.outcome.in_object = true;
+            }
+            FromWorker::Unchanged { name } => self.outcome.unchanged.push(String::from_utf8(name).unwrap()),
+            FromWorker::Deleted { name, announced } => {
+                self.outcome.deleted.push((String::from_utf8(name).unwrap(), announced));
+            }
+            FromWorker::Data { position, length } if self.outcome.in_object => {
+                let (_, bytes) = self.outcome.objects.last_mut().unwrap();
+                self.worker.backup.copy_out(position, length, bytes).unwrap();
+                let consumed = self.worker.backup.position();
+                self.send(&ToWorker::Consumed(consumed));
+            }
+            FromWorker::EndEntry(result) if self.outcome.in_object => {
+                result.unwrap();
+                self.outcome.in_object = false;
+            }
             FromWorker::Data { position, length } => {
                 self.worker.backup.copy_out(position, length, &mut open.unwrap().data).unwrap();
                 self.outcome.spans += 1;

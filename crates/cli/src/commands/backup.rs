@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use backstay_core::{FileKind, Outcome, Source, Time, Verdict};
 use backstay_engine::backup::{BackupOptions, BackupReport, ParentChoice, backup, now};
+use backstay_engine::job::JobControl;
 use backstay_engine::stream_source::StreamSource;
 use backstay_engine::tree::{Change, Observer, TreeOptions};
 use backstay_repository::lock::{host_name, user_name};
 use clap::Args;
 use jiff::Zoned;
 
-use crate::args::{PluginOptions, WritingOptions};
+use crate::args::{LevelOptions, PluginOptions, WritingOptions};
 use crate::estimate::Estimate;
 use crate::failure::{Failure, one_line};
 use crate::format::{self, count, point};
@@ -35,16 +36,9 @@ pub struct BackupArgs {
     #[arg(value_name = "PATH")]
     pub paths: Vec<OsString>,
 
-    /// Save what this Bareos plugin announces: a plugin definition, "python:module_path=...:module_name=...:..."
-    /// (repeatable). Other users of this host can read the command line: use --plugin-file for definitions with secrets
-    #[arg(long = "plugin", value_name = "DEFINITION", help_heading = "Plugins")]
-    pub plugins: Vec<String>,
-    /// The same with the definition in a file (repeatable)
-    #[arg(long = "plugin-file", value_name = "FILE", help_heading = "Plugins")]
-    pub plugin_files: Vec<PathBuf>,
-    /// The since time as plugins see it: "2026-11-22 13:45:00" [default: none, a full backup]
-    #[arg(long, value_name = "TIME", value_parser = format::parse_time, help_heading = "Plugins")]
-    pub since: Option<Zoned>,
+    /// What plugins are asked to announce.
+    #[command(flatten)]
+    pub announce: LevelOptions,
     /// How plugins run.
     #[command(flatten)]
     pub plugin: PluginOptions,
@@ -143,7 +137,7 @@ impl BackupArgs {
         }
         let now = now();
         let mut sources = self.streams(now)?;
-        let definitions = plugins::definitions(&self.plugins, &self.plugin_files)?;
+        let definitions = plugins::definitions(&self.announce.plugins, &self.announce.plugin_files)?;
         let paths = self.paths(session)?;
         if paths.is_empty() && sources.is_empty() && definitions.is_empty() {
             return Err(Failure::fatal(
@@ -154,7 +148,7 @@ impl BackupArgs {
         let repository = session.open()?;
         signals::be_patient();
         let job = job::control(session, &repository)?;
-        sources.extend(plugins::sources(&self.plugin, self.since.as_ref(), session.output.verbosity, &definitions)?);
+        sources.extend(plugins::sources(&self.plugin, &self.announce, session.output.verbosity, &definitions)?);
         let started = Instant::now();
         let mut progress = Progress::start(&session.output, Work::Backup);
         let mut estimate = Estimate::start(&session.output, progress.counters(), &options);
@@ -162,7 +156,7 @@ impl BackupArgs {
         let result = backup(&repository, &options, &mut sources, &job, &watch);
         estimate.stop();
         progress.finish();
-        self.conclude(session, result?, &watch, started.elapsed())
+        self.conclude(session, result?, &watch, &job, started.elapsed())
     }
 
     /// Standard input, or a command, as sources.
@@ -252,12 +246,16 @@ impl BackupArgs {
         session: &Session,
         report: BackupReport,
         watch: &Watch,
+        job: &JobControl,
         elapsed: Duration,
     ) -> Result<(), Failure> {
         let output = &session.output;
         if output.json {
             output.object(&summary_object(self.dry_run, &report, elapsed))?;
         } else if !output.quiet {
+            if !report.levels.is_empty() {
+                output.line(&plugins::report(&self.plugin, &report, job, elapsed))?;
+            }
             output.line(&self.words(&report, watch, elapsed))?;
         }
         match report.verdict {

@@ -70,6 +70,13 @@ pub struct RestoreArgs {
     /// Options that go before those of the stored definition, "python:NAME=VALUE:..."
     #[arg(long, value_name = "TEXT", requires = "through_plugin", help_heading = "Plugins")]
     pub plugin_options: Option<String>,
+    /// Names that plugins restore to, by rules as Bareos' RegexWhere has them ("!PATTERN!REPLACEMENT!,..."), instead of
+    /// below the target
+    #[arg(long, value_name = "RULES", requires = "through_plugin", help_heading = "Plugins")]
+    pub regex_where: Option<String>,
+    /// Targets of symbolic links go below the target, or by the rules, too
+    #[arg(long, requires = "through_plugin", help_heading = "Plugins")]
+    pub prefix_links: bool,
     /// How plugins run.
     #[command(flatten)]
     pub plugin: PluginOptions,

@@ -60,6 +60,15 @@ impl World {
     }
 
     /// The absolute path as the snapshot has it.
+    /// Waits until the clock shows another second: the times that plugins see have no more than that.
+    pub(crate) fn sleep_past_this_second(&self) {
+        let second = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let now = second();
+        while second() == now {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
     pub(crate) fn shown(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }

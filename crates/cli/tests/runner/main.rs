@@ -12,6 +12,7 @@ mod test_completions;
 mod test_copy;
 mod test_diff;
 mod test_dump;
+mod test_estimate;
 mod test_exit_status;
 mod test_find;
 mod test_forget;

@@ -14,6 +14,13 @@ fn probe(module: &str, options: &str) -> String {
     format!("python3:module_path={PLUGINS}/tests/plugins:module_name={module}{options}")
 }
 
+/// A definition of the example plugin that lists the folder `tree`.
+pub(crate) fn tree_lister(world: &World) -> String {
+    let program = Path::new(env!("CARGO_BIN_EXE_backstay")).with_file_name("backstay-python");
+    assert!(program.exists(), "run \"cargo build -p backstay-python\" first: there is no {}", program.display());
+    format!("python3:module_path={PLUGINS}/examples:module_name=tree_lister:path={}", world.shown("tree"))
+}
+
 /// Backs up with this plugin, expects the status, and gives standard output and standard error.
 fn backup(world: &World, definition: &str, status: i32, more: &[&str]) -> (String, String) {
     let mut command = world.command(["backup", "--plugin", definition]);
@@ -170,4 +177,112 @@ fn plugins_see_the_job_as_the_options_name_it() {
     for part in ["seen nightly.", "seen db-fd", "seen 86400", &format!("seen {}", world.shown("work")), "seen 1\n"] {
         assert!(err.contains(part), "{part}: {err}");
     }
+}
+
+/// The restored tree at `target` is the tree as it is now.
+fn same_tree(world: &World, target: &str) {
+    let back = world.path(target).join(world.shown("tree").trim_start_matches('/'));
+    let mut diff = assert_cmd::Command::new("diff");
+    diff.args(["-r", "--no-dereference"]).arg(world.path("tree")).arg(back).assert().success();
+}
+
+#[test]
+fn an_incremental_chain_brings_back_the_tree_as_it_is_now() {
+    let world = World::new();
+    for name in ["stays", "changes", "goes", "deep/one", "deep/two"] {
+        world.write(&format!("tree/{name}"), name);
+    }
+    let definition = tree_lister(&world);
+    let backup = |level: &[&str]| {
+        let mut words = vec!["backup", "--plugin", &definition];
+        words.extend(level);
+        world.objects(words).pop().unwrap()
+    };
+    let full = backup(&[]);
+    assert_eq!(full["files_new"], 5);
+    world.sleep_past_this_second();
+    world.write("tree/changes", "changed");
+    world.write("tree/new", "new");
+    std::fs::remove_file(world.path("tree/goes")).unwrap();
+    std::fs::remove_file(world.path("tree/deep/two")).unwrap();
+    let second = backup(&["--level", "incremental", "--accurate"]);
+    assert_eq!((&second["verdict"], &second["files_new"]), (&"complete".into(), &2.into()), "{second}");
+    let entries = &second["entries"];
+    assert_eq!((&entries["failed"], &entries["lost"]), (&0.into(), &0.into()), "{second}");
+    assert!(entries["unchanged"].as_u64().unwrap() >= 2, "{second}");
+    world.run(["restore", "latest", "--target", "plain"]).success();
+    same_tree(&world, "plain");
+    world.run(["restore", "latest", "--target", "through", "--through-plugin"]).success();
+    same_tree(&world, "through");
+
+    world.sleep_past_this_second();
+    world.write("tree/deep/three", "3");
+    let third = backup(&["--level", "differential", "--accurate"]);
+    assert_eq!(third["files_new"], 3, "everything since the full job: {third}");
+    world.run(["restore", "latest", "--target", "third", "--through-plugin"]).success();
+    same_tree(&world, "third");
+
+    // Not accurate: what is not mentioned stays.
+    std::fs::remove_file(world.path("tree/stays")).unwrap();
+    backup(&["--level", "incremental"]);
+    let lines = world.lines(["ls", "latest"]);
+    assert!(lines.iter().any(|line| line.ends_with("/tree/stays")), "{lines:#?}");
+    world.run(["check", "--read-data"]).success();
+}
+
+#[test]
+fn a_job_report_tells_level_files_and_messages() {
+    let world = World::new();
+    world.write("tree/a", "1234");
+    let definition = tree_lister(&world);
+    let lines = world.lines(["backup", "--plugin", &definition, "--level", "incremental", "--job-name", "nightly"]);
+    let text = lines.join("\n");
+    for part in [
+        "Job:          nightly, number 1",
+        "Level:        Full (bareos-fd/tree_lister)",
+        "Files:        2 saved, 0 unchanged",
+        "Messages:     0 fatal, 0 errors, 1 warning, ",
+        "Termination:  Backup OK",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn levels_that_are_not_there_say_what_to_do_instead() {
+    let world = World::new();
+    let level = |level: &str| world.command(["backup", "--plugin", "python3:module_name=m", "--level", level]);
+    fails_with(level("VirtualFull"), 1, &["--level", "every snapshot here is whole"]);
+    fails_with(level("base"), 1, &["--level", "base jobs are not needed"]);
+    fails_with(level("verify"), 1, &["--level", "backstay check"]);
+    fails_with(level("often"), 1, &["often", "full, differential or incremental"]);
+}
+
+#[test]
+fn a_trace_is_a_private_file_of_json_lines() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new();
+    world.write("tree/a", "1234");
+    world.run(["-q", "backup", "--plugin", &tree_lister(&world), "--trace-plugin", "trace"]).success();
+    let path = world.path("trace");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = std::fs::read_to_string(path).unwrap();
+    let calls: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(calls.iter().all(|call| call["module"] == "tree_lister"), "{text}");
+    assert_eq!(calls[0]["call"], "load_bareos_plugin");
+    assert!(calls.iter().any(|call| call["call"] == "end_backup_file"), "{text}");
+}
+
+#[test]
+fn rules_make_the_names_that_a_plugin_restores_to() {
+    let world = World::new();
+    world.write("tree/a", "1234");
+    world.run(["-q", "backup", "--plugin", &tree_lister(&world)]).success();
+    let rule = format!("!^{}!{}!", world.shown("tree"), world.shown("elsewhere"));
+    let words = ["restore", "latest", "--target", "unused", "--through-plugin", "--regex-where", &rule];
+    world.run(words).success();
+    assert_eq!(std::fs::read_to_string(world.path("elsewhere/a")).unwrap(), "1234");
+    assert!(!world.path("unused").exists());
+    let words = ["restore", "latest", "--target", "unused", "--through-plugin", "--regex-where", "abc"];
+    fails_with(world.command(words), 1, &["abc", "!PATTERN!REPLACEMENT!"]);
 }

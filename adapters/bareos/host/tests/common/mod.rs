@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use backstay_bareos_host::{BareosOptions, BareosSink, sources};
 use backstay_core::{
-    Attr, CancelReason, Create, Data, DataError, End, Entry, EntryError, Fatal, Ingest, Job, MessageLevel, Outcome,
-    Settled, Sink, Source, Stop, Tally, Verdict, Want,
+    Attr, CancelReason, Create, Data, DataError, End, Entry, EntryError, Fatal, Ingest, Job, Level, MessageLevel,
+    Outcome, SavedJob, Settled, SideObject, Sink, Source, Start, Stop, Tally, Time, Verdict, Want,
 };
 
 /// The worker program: the variable names it, else cargo builds it.
@@ -89,6 +89,8 @@ pub struct Kept {
     pub saved: Vec<Saved>,
     pub failed: Vec<(String, EntryError)>,
     pub skipped: Vec<(String, String)>,
+    pub objects: Vec<SideObject>,
+    pub deleted: Vec<Vec<u8>>,
     pub tally: Tally,
     pub only_count: bool,
     /// Called when this many bytes have come.
@@ -165,6 +167,20 @@ impl Ingest for Kept {
         self.tally.count(&Outcome::Skipped(rule.to_owned()));
         self.skipped.push((String::from_utf8_lossy(name).into_owned(), rule.to_owned()));
     }
+    fn unchanged(&mut self, _name: &[u8]) {
+        panic!("a full job has nothing that is unchanged");
+    }
+    fn side(&mut self, object: SideObject) -> Result<(), Stop> {
+        self.tally.count(&Outcome::Saved);
+        self.objects.push(object);
+        Ok(())
+    }
+    fn deleted(&mut self, name: &[u8], announced: bool) -> Result<(), Stop> {
+        assert!(announced, "a full job has no list of names");
+        self.tally.count(&Outcome::Saved);
+        self.deleted.push(name.to_vec());
+        Ok(())
+    }
     fn lost(&mut self, count: u64) {
         if self.open.take().is_some() {
             self.tally.count(&Outcome::Lost);
@@ -211,9 +227,15 @@ pub fn run(definitions: &[String], change: impl FnOnce(&mut BareosOptions), mut 
     change(&mut options);
     let mut sources = sources(definitions, &options).unwrap();
     assert_eq!(sources.len(), 1, "one module, one worker");
-    let end = sources[0].run(&*job, &mut kept);
+    let end = sources[0].run(&*job, &full(), &mut kept);
     assert!(kept.open.is_none() && kept.tally.balances(), "{:?}", kept.tally);
     Ran { end, kept, job }
+}
+
+/// The start of a job that builds on none.
+pub fn full() -> Start {
+    let time = Time { seconds: 1_700_000_000, nanoseconds: 0 };
+    Start { time, level: Level::Full, reference: None, objects: Vec::new() }
 }
 
 /// Runs one test plugin with the default options.
@@ -260,9 +282,10 @@ pub fn restore_by(
     let mut options = options(state.path());
     change(&mut options);
     let job = Arc::new(TestJob::default());
-    let mut sink = BareosSink::new(definitions.to_vec(), options, Arc::<TestJob>::clone(&job));
+    let mut sink = BareosSink::new(options, Arc::<TestJob>::clone(&job));
     let mut failures = Vec::new();
-    if let Err(end) = sink.begin(&*job) {
+    let saved_by = SavedJob { definitions: definitions.to_vec(), ..SavedJob::default() };
+    if let Err(end) = sink.begin(&*job, &[saved_by], Vec::new()) {
         return Restored { failures, end: Err(end), job };
     }
     let mut stopped = None;
