@@ -137,6 +137,9 @@ fn run(
     // walk may begin meanwhile: until the lock holds nothing refers to what it stores, and should an exclusive lock have
     // come and gone in that time, the writer finds out at the end which of the packs that it relied on are gone.
     let lock = repository.begin_lock(false)?;
+    if repository.in_turn() {
+        return run_locked(repository, options, sources, job, observer, || lock.settle().map(Some));
+    }
     std::thread::scope(|scope| {
         let settling = scope.spawn(|| {
             let result = lock.settle();

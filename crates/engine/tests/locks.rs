@@ -4,13 +4,14 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use backstay_core::{CancelReason, FileKind, Id, Job, MessageLevel, ObjectKind, Outcome, Store, StoreError};
+use backstay_core::{CancelReason, FileKind, Id, Job, MessageLevel, ObjectKind, Outcome, Store, StoreError, Time};
 use backstay_engine::backup::{BackupOptions, ParentChoice, backup};
 use backstay_engine::tree::{Change, Observer, TreeOptions};
 use backstay_repository::keyfile::KdfParams;
 use backstay_repository::lock::{LockTimes, SettlingLock};
 use backstay_repository::{Error, InitOptions, OpenOptions, Repository, WriteOptions};
-use backstay_stores::LocalStore;
+use backstay_stores::faults::{Call, FaultStore, Watch};
+use backstay_stores::{LocalStore, MemoryStore};
 
 /// A store in which somebody else writes an exclusive lock just before our first one is written.
 #[derive(Debug)]
@@ -133,4 +134,62 @@ fn a_backup_that_crosses_an_exclusive_lock_ends_without_a_snapshot() {
     };
     assert!(report.snapshot.is_some());
     assert!(other.locks().unwrap().is_empty());
+}
+
+/// Writes down every call of the store.
+#[derive(Debug, Default)]
+struct Calls(Mutex<Vec<String>>);
+
+impl Watch for Calls {
+    fn applied(&self, call: &Call, _id: &Id) {
+        self.0.lock().unwrap().push(call.to_string());
+    }
+}
+
+#[test]
+fn in_turn_a_backup_makes_the_same_calls_each_time_and_its_lock_settles_after_the_walk() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in 0..20_u32 {
+        let bytes: Vec<u8> = (0..2000).flat_map(|at: u32| (at * 7919 + name).to_le_bytes()).collect();
+        let below = folder.path().join(format!("folder-{}", name % 4));
+        std::fs::create_dir_all(&below).unwrap();
+        std::fs::write(below.join(name.to_string()), bytes).unwrap();
+    }
+    let run = || {
+        let store = Arc::new(MemoryStore::default());
+        let kdf = KdfParams { log_n: 4, r: 1, p: 1 };
+        Repository::init(store.clone(), b"x", InitOptions { kdf, ..InitOptions::default() }).unwrap();
+        let calls = Arc::new(Calls::default());
+        let watched = Arc::new(FaultStore::new(store).watched_by(Arc::clone(&calls) as _));
+        let options = OpenOptions { in_turn: true, ..OpenOptions::default() };
+        let repository = Arc::new(Repository::open_with(watched, b"x", &options).unwrap());
+        // The second one reads the first one's trees.
+        for seconds in 0..2 {
+            let options = BackupOptions {
+                paths: vec![folder.path().to_owned()],
+                tree: TreeOptions::default(),
+                host: "host".to_owned(),
+                username: "user".to_owned(),
+                tags: Vec::new(),
+                time: Time { seconds, nanoseconds: 0 },
+                parent: ParentChoice::Newest,
+                skip_if_unchanged: false,
+                dry_run: false,
+                save_partial: false,
+                retry_lock: None,
+                write: WriteOptions { pack_size: 10_000, ..WriteOptions::default() },
+            };
+            assert!(backup(&repository, &options, &mut [], &Quiet, &Quiet).unwrap().snapshot.is_some());
+        }
+        let calls = calls.0.lock().unwrap().clone();
+        calls
+    };
+    let first = run();
+    for _ in 0..5 {
+        assert_eq!(run(), first);
+    }
+    let at = |call: &str| first.iter().position(|one| one == call).unwrap_or_else(|| panic!("{call} in {first:?}"));
+    assert!(at("Put lock #1") < at("Put pack #1"));
+    assert!(at("Put pack #3") < at("List lock #2"), "{first:?}");
+    assert!(at("List lock #2") < at("Put snapshot #1"));
 }

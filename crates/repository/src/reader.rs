@@ -99,6 +99,7 @@ struct Shared {
     cache: Cache<Key>,
     trees: TreePacks,
     ahead: Arc<Ahead>,
+    /// Threads that load ahead; none: nothing is loaded before it is asked for.
     threads: usize,
 }
 
@@ -155,7 +156,7 @@ impl Reader {
     /// A reader whose cache holds `bytes` bytes of plain blobs.
     #[must_use]
     pub fn with_cache(repository: Arc<Repository>, index: Arc<Index>, bytes: usize) -> Self {
-        let threads = reading_threads(&**repository.store());
+        let threads = if repository.in_turn() { 0 } else { reading_threads(&**repository.store()) };
         let (cache, trees, ahead) = (Cache::new(bytes), TreePacks::new(), Arc::default());
         Self { shared: Arc::new(Shared { repository, index, cache, trees, ahead, threads }) }
     }
@@ -209,7 +210,7 @@ impl Reader {
     pub fn prefetch<'a>(&self, kind: BlobKind, ids: impl IntoIterator<Item = &'a Id>) {
         let shared = &self.shared;
         let mut keys = ids.into_iter().map(|id| (kind, *id)).filter(|key| !shared.cache.knows(key)).peekable();
-        if keys.peek().is_some() {
+        if shared.threads > 0 && keys.peek().is_some() {
             Ahead::add(shared, keys);
         }
     }

@@ -46,6 +46,9 @@ pub struct OpenOptions {
     pub lock_times: LockTimes,
     /// Where a local copy of the index is kept; none: the index is always read from the store.
     pub cache: Option<IndexCache>,
+    /// Everything is done on the thread that asks for it, one call of the store after the other, so that a simulation can
+    /// go through it again. Slower.
+    pub in_turn: bool,
 }
 
 /// The snapshots of a repository, as far as they can be read.
@@ -67,6 +70,7 @@ pub struct Repository {
     chunker: ChunkerParams,
     lock_times: LockTimes,
     cache: Option<IndexCache>,
+    in_turn: bool,
 }
 
 impl Repository {
@@ -102,7 +106,7 @@ impl Repository {
             }
         })?;
         let chunker = config.chunker(&key);
-        Ok(Self { store, key, key_id, config, chunker, lock_times: LockTimes::default(), cache: None })
+        Ok(Self { store, key, key_id, config, chunker, lock_times: LockTimes::default(), cache: None, in_turn: false })
     }
 
     /// Opens a repository with a password.
@@ -127,8 +131,8 @@ impl Repository {
         let json = key.open(&sealed).map_err(|error| Error::damaged(ObjectKind::Config, &Id::default(), error))?;
         let config = Config::decode(&json)?;
         let chunker = config.chunker(&key);
-        let cache = options.cache.clone();
-        Ok(Self { store, key, key_id, config, chunker, lock_times: options.lock_times, cache })
+        let OpenOptions { lock_times, ref cache, in_turn, .. } = *options;
+        Ok(Self { store, key, key_id, config, chunker, lock_times, cache: cache.clone(), in_turn })
     }
 
     /// Where its objects live.
@@ -159,6 +163,12 @@ impl Repository {
     #[must_use]
     pub fn version(&self) -> u32 {
         self.config.version
+    }
+
+    /// Whether everything is done on the thread that asks for it: [`OpenOptions::in_turn`].
+    #[must_use]
+    pub fn in_turn(&self) -> bool {
+        self.in_turn
     }
 
     /// How its files are cut.
@@ -255,7 +265,7 @@ impl Repository {
         // Where nobody waits for a network, more threads than processors only take memory.
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let threads = processors.max(self.store.calls_at_once() / 2).min(LOADERS).min(ids.len());
-        if threads <= 1 {
+        if threads <= 1 || self.in_turn {
             for id in ids {
                 take(*id, load(id)?);
             }

@@ -236,7 +236,7 @@ impl Scratch {
 }
 
 impl Writer {
-    /// Starts the writer's threads.
+    /// Starts the writer's threads; none where the repository does everything in turn.
     ///
     /// # Errors
     /// When the repository's version cannot be written, or a thread cannot be started.
@@ -269,8 +269,10 @@ impl Writer {
             chunk_buffers: bounded(2 * thread_count + 2),
             threads: Mutex::new(Vec::new()),
         });
+        if shared.repository.in_turn() {
+            return Ok(writer);
+        }
         let mut threads = Vec::new();
-        // With one thread everything is stored in one order: a simulation can go through it again.
         for _ in 0..UPLOADERS.min(thread_count) {
             let shared = Arc::clone(&shared);
             let jobs = upload_receiver.clone();
@@ -394,6 +396,13 @@ impl Writer {
 
     /// Hands a chunk to the writer's threads; blocks while all of them are busy.
     pub(crate) fn submit(&self, job: ChunkJob) -> Result<(), Error> {
+        if self.shared.repository.in_turn() {
+            let ChunkJob { data, slot, slots } = job;
+            let result = self.save(BlobKind::Data, data.filled());
+            self.recycle(data);
+            slots.fill(slot, result);
+            return self.shared.check();
+        }
         let sender = self.chunks.lock().clone();
         let slots = Arc::clone(&job.slots);
         let slot = job.slot;
@@ -473,6 +482,10 @@ impl Writer {
     }
 
     fn upload(&self, job: PackJob) -> Result<(), Error> {
+        if self.shared.repository.in_turn() {
+            self.shared.store_pack(job);
+            return self.shared.check();
+        }
         let sender = self.uploads.lock().clone();
         if sender.is_none_or(|sender| sender.send(job).is_err()) {
             return Err(Error::Other("the writer has ended".to_owned()));

@@ -22,12 +22,11 @@
 //!
 //! # What a seed decides
 //! Everything that the log says: which operations, with which contents, in which order, who is held up, fails or is
-//! killed at which call (the Nth of its verb and kind), and how it ends. The same seed nearly always gives the same log and digest (a backup walks while its lock settles, which can let two calls change places), and
+//! killed at which call (the Nth of its verb and kind), and how it ends. The same seed gives the same log and digest, and
 //! a test holds us to it. Not decided: ids and keys (they come from the system's randomness, so they differ in each run,
-//! and nothing in the log depends on them), times within an operation, and, where an operation uses several threads, the
-//! order in which they call the store. That order is kept out in three ways: writers run with one thread, a fault's place
-//! is counted for each verb and kind apart, and a call that is held up holds up all of its operation. Objects are listed
-//! in the order of writing.
+//! and nothing in the log depends on them), and times within an operation. Threads are kept out: repositories are opened
+//! `in_turn`, so everything is done on the thread that asks for it and a lock settles at one place of its backup. A call
+//! that is held up holds up all of its operation. Objects are listed in the order of writing.
 //!
 //! # Finding bugs
 //! [`bugs`] has a bug for each invariant, in a wrapper around the store or the source; the tests show that each is found.

@@ -167,7 +167,7 @@ pub fn init(store: Arc<dyn Store>) -> Result<(), Error> {
 /// # Errors
 /// The library's.
 pub fn open(store: Arc<dyn Store>) -> Result<Arc<Repository>, Error> {
-    let options = OpenOptions { lock_times: lock_times(), ..OpenOptions::default() };
+    let options = OpenOptions { lock_times: lock_times(), in_turn: true, ..OpenOptions::default() };
     Repository::open_with(store, PASSWORD, &options).map(Arc::new)
 }
 

@@ -40,9 +40,8 @@ fn nothing_is_lost_whatever_fails_and_whoever_is_killed() {
 }
 
 #[test]
-#[ignore = "a backup walks while its lock settles, so now and then two calls change places: run it by hand"]
 fn the_same_seed_is_the_same_run() {
-    for seed in [3, 77, 1234] {
+    for seed in [3, 77, 1234, 8, 9, 10] {
         let options = Options { seed, operations: 50, bug: None };
         let first = run(options).unwrap();
         let second = run(options).unwrap();

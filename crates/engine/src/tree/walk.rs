@@ -46,7 +46,8 @@ pub(super) fn run(
     job: &dyn Job,
     observer: &dyn Observer,
 ) -> Result<TreeResult, TreeError> {
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    let threads = if writer.repository().in_turn() { 1 } else { processors };
     let walk = Walk {
         writer,
         parent,

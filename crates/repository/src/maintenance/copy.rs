@@ -115,24 +115,30 @@ pub fn copy(
     let index = Arc::new(target.load_index()?);
     let writer = Writer::new(Arc::clone(target), Arc::clone(&index), options)?;
     let (used, mut failed) = everything_used(&reader, &wanted, progress)?;
-    let mut jobs: HashMap<Id, Vec<Wanted>> = HashMap::new();
-    let mut count = 0_u64;
+    // In the order in which they are needed first.
+    let mut jobs: Vec<(Id, Vec<Wanted>)> = Vec::new();
+    let mut numbers: HashMap<Id, usize> = HashMap::new();
     let mut missing = Vec::new();
     used.for_each(|kind, id| {
         // Asking the writer, not the index: it makes sure in the end that what is reused is still there.
         if !writer.knows(kind, id) {
             match reader.locate(kind, id) {
-                Ok(location) => jobs.entry(location.pack).or_default().push(Wanted { kind, id: *id, location }),
+                Ok(location) => {
+                    let number = *numbers.entry(location.pack).or_insert(jobs.len());
+                    if number == jobs.len() {
+                        jobs.push((location.pack, Vec::new()));
+                    }
+                    jobs[number].1.push(Wanted { kind, id: *id, location });
+                }
                 Err(error) => missing.push((kind, *id, error)),
             }
-            count += 1;
         }
     });
     drop(used);
-    let jobs: Vec<(Id, Vec<Wanted>)> = jobs.into_iter().collect();
+    drop(numbers);
     progress.stage("packs to copy from", jobs.len() as u64);
     let broken = Mutex::new(missing);
-    let threads = source.store().calls_at_once().clamp(2, READERS);
+    let threads = if source.in_turn() { 1 } else { source.store().calls_at_once().clamp(2, READERS) };
     for_each(&jobs, threads, progress, |(pack, blobs)| copy_from_pack(&reader, &writer, pack, blobs, &broken))?;
     drop(jobs);
     report.written = writer.finish()?;

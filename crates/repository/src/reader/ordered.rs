@@ -82,7 +82,7 @@ impl OrderedBlobs {
     /// Loads through `reader`, at most `limit` bytes ahead (or one blob, however large).
     #[must_use]
     pub fn new(reader: &Reader, limit: u64) -> Self {
-        let threads = reader.shared.threads as u64;
+        let threads = reader.shared.threads.max(1) as u64;
         let span = (limit / (2 * threads)).clamp(SMALL_SPAN, SPAN);
         let window = Window {
             reader: reader.clone(),
