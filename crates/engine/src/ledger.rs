@@ -258,7 +258,7 @@ impl LedgerReader {
     /// It is damaged, or cannot be read.
     pub fn read_from(mut input: Box<dyn LedgerInput>, source: &str) -> Result<Self, Error> {
         let mut magic = [0; MAGIC.len()];
-        input.read_exact(&mut magic).map_err(|error| damaged(source, &error.to_string()))?;
+        input.read_exact(&mut magic).map_err(|error| unread(source, &error))?;
         let header = LedgerHeader { source: source.to_owned(), ..LedgerHeader::default() };
         let mut ledger = Self {
             input,
@@ -275,7 +275,7 @@ impl LedgerReader {
             (MAGIC, Record::Header(header)) => {
                 ledger.header = header;
                 ledger.tail().map_err(|error| match error {
-                    Tail::Io(error) => damaged(source, &error.to_string()),
+                    Tail::Io(error) => unread(source, &error),
                     Tail::Record(error) => error,
                 })?;
             }
@@ -380,7 +380,7 @@ impl LedgerReader {
     fn record(&mut self) -> Result<Record, Error> {
         let source = &self.header.source;
         let mut length = [0; 4];
-        self.input.read_exact(&mut length).map_err(|error| damaged(source, &error.to_string()))?;
+        self.input.read_exact(&mut length).map_err(|error| unread(source, &error))?;
         let length = u32::from_le_bytes(length) as usize;
         if length > LONGEST_RECORD {
             return Err(damaged(source, "a record is longer than any can be"));
@@ -389,7 +389,7 @@ impl LedgerReader {
         let got = (&mut self.input)
             .take(length as u64)
             .read_to_end(&mut self.frame)
-            .map_err(|error| damaged(source, &error.to_string()))?;
+            .map_err(|error| unread(source, &error))?;
         if got < length {
             return Err(damaged(source, "it ends in the middle of a record"));
         }
@@ -406,6 +406,14 @@ enum Tail {
 impl From<io::Error> for Tail {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
+    }
+}
+
+/// Why a read did not work: the store's own words where it failed.
+fn unread(source: &str, error: &io::Error) -> Error {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(failure) if failure.is_store_failure() => failure.clone(),
+        _ => damaged(source, &error.to_string()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use backstay_core::{Id, ObjectKind, StoreError};
+use backstay_core::{Id, ObjectKind, StoreError, StoreErrorKind};
 
 use crate::pack::BlobKind;
 
@@ -112,6 +112,16 @@ impl Error {
     pub fn damaged(kind: ObjectKind, id: &Id, reason: impl std::fmt::Display) -> Self {
         let id = if kind == ObjectKind::Config { "file".to_owned() } else { id.to_hex() };
         Self::Damaged { kind, id, reason: reason.to_string() }
+    }
+
+    /// Whether the store failed, so that nothing is known of what was asked for. An object that is not there is damage.
+    #[must_use]
+    pub fn is_store_failure(&self) -> bool {
+        match self {
+            Self::Store(error) => error.kind != StoreErrorKind::NotFound,
+            Self::InSnapshot { error, .. } => error.is_store_failure(),
+            _ => false,
+        }
     }
 
     /// What the operating system said about `what`.

@@ -12,7 +12,7 @@ mod tree_packs;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use backstay_core::{FileKind, Id, ObjectKind, Store};
+use backstay_core::{FileKind, Id, ObjectKind, Store, StoreErrorKind};
 
 pub use ordered::OrderedBlobs;
 
@@ -116,6 +116,8 @@ impl Shared {
         for location in self.index.get_all(kind, id) {
             match self.load_at(kind, id, &location) {
                 Ok(plain) => return Ok(plain),
+                // What may be whole where the store fails is not lost.
+                Err(error) if error.is_store_failure() => first = Some(error),
                 Err(error) => first = first.or(Some(error)),
             }
         }
@@ -137,8 +139,13 @@ impl Shared {
                 store.get(ObjectKind::Pack, &location.pack, Some(range)).map(|envelope| decode(&envelope))
             }
         };
-        let decoded = decoded.unwrap_or_else(|error| Err(error.to_string()));
-        decoded.map_err(|reason| blob_error(kind, id, location, reason))
+        let reason = match decoded {
+            Ok(Ok(plain)) => return Ok(plain),
+            Ok(Err(reason)) => reason,
+            Err(error) if error.kind == StoreErrorKind::NotFound => error.to_string(),
+            Err(error) => return Err(error.into()),
+        };
+        Err(blob_error(kind, id, location, reason))
     }
 
     fn blob(&self, key: Key) -> Result<Arc<Vec<u8>>> {
@@ -192,7 +199,8 @@ impl Reader {
     /// Loads a blob past the cache. Where several packs hold it, any whole copy will do.
     ///
     /// # Errors
-    /// [`Error::BlobMissing`], or [`Error::DamagedBlob`] naming pack and blob (also where the store failed).
+    /// [`Error::BlobMissing`]; [`Error::DamagedBlob`] naming pack and blob, also where the pack is gone; [`Error::Store`]
+    /// in the store's own words.
     pub fn load(&self, kind: BlobKind, id: &Id) -> Result<Vec<u8>> {
         self.shared.load(kind, id)
     }

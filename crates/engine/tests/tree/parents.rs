@@ -7,6 +7,10 @@ use std::sync::Arc;
 use backstay_core::Outcome;
 use backstay_engine::tree::{Change, TreeOptions};
 use backstay_repository::index::Index;
+use backstay_repository::reader::Reader;
+use backstay_repository::repository::Repository;
+use backstay_stores::faults::points::DURING_PACK_READ;
+use backstay_stores::faults::{Fault, FaultStore};
 use rustix::fs::{CWD, Timespec, Timestamps};
 
 use crate::kinds::noise;
@@ -147,4 +151,24 @@ fn a_parent_that_cannot_be_read_costs_time_and_nothing_else() {
     assert_eq!(second.outcome(&path), &Outcome::Saved);
     assert_eq!(second.contents(&path), b"needed");
     assert!(second.messages.iter().any(|text| text.contains("read again")), "{:?}", second.messages);
+}
+
+#[test]
+fn a_parent_that_the_store_cannot_give_is_told_in_the_stores_words() {
+    let fixture = Fixture::new();
+    let path = fixture.write("folder/file", b"contents");
+    let mut first = fixture.back_up(&TreeOptions::default());
+    let store = Arc::new(FaultStore::new(Arc::clone(fixture.repository.store())));
+    let repository = Arc::new(Repository::open(store.clone(), b"secret").unwrap());
+    let index = Arc::new(repository.load_index().unwrap());
+    for number in 1..100 {
+        store.arm(DURING_PACK_READ, number, Fault::Fail);
+    }
+    first.reader = Arc::new(Reader::new(repository, index));
+    let second = fixture.back_up_on(&first, &TreeOptions::default());
+    assert_eq!(second.contents(&path), b"contents");
+    assert_eq!(second.outcome(&path), &Outcome::Saved);
+    let message = second.messages.first().unwrap();
+    assert!(message.contains("the parent snapshot") && message.contains("a planned failure"), "{message}");
+    assert!(!message.contains("damaged"), "{message}");
 }

@@ -62,10 +62,13 @@ impl Guard {
     }
 
     /// Reads what the ledgers of the snapshot with the root tree `root` name.
-    pub(crate) fn of(reader: &Arc<Reader>, root: &Id, ledgers: &dyn Ledgers) -> Self {
+    ///
+    /// # Errors
+    /// The store failed: what it cannot give now is not lost, and no ledger may go for it.
+    pub(crate) fn of(reader: &Arc<Reader>, root: &Id, ledgers: &dyn Ledgers) -> Result<Self> {
         let mut guard = Self::none();
-        guard.add(reader, root, ledgers);
-        guard
+        guard.add(reader, root, ledgers)?;
+        Ok(guard)
     }
 
     /// The `/.backstay` as it was.
@@ -74,10 +77,19 @@ impl Guard {
     }
 
     /// Adds the ledgers of another snapshot; a source that is there already keeps the ledger that it has.
-    pub(crate) fn add(&mut self, reader: &Arc<Reader>, root: &Id, ledgers: &dyn Ledgers) {
-        let Ok(Some(internal)) = reader.node_at(root, INTERNAL) else { return };
-        // A folder that cannot be read holds no ledger that could be kept.
-        let nodes = internal.subtree.and_then(|tree| reader.tree(&tree).ok()).unwrap_or_default().nodes;
+    ///
+    /// # Errors
+    /// As [`Guard::of`].
+    pub(crate) fn add(&mut self, reader: &Arc<Reader>, root: &Id, ledgers: &dyn Ledgers) -> Result<()> {
+        // A folder that is damaged holds no ledger that could be kept.
+        let sound = |error: Error| if error.is_store_failure() { Err(error) } else { Ok(None) };
+        let Some(internal) = reader.node_at(root, INTERNAL).or_else(sound)? else { return Ok(()) };
+        let tree = internal.subtree.map(|tree| reader.tree(&tree));
+        let nodes = match tree {
+            Some(Err(error)) if error.is_store_failure() => return Err(error),
+            Some(Ok(tree)) => tree.nodes,
+            _ => Vec::new(),
+        };
         self.internal.get_or_insert(internal);
         for folder in nodes {
             if self.sources.iter().any(|source| source.folder.name == folder.name) {
@@ -93,10 +105,12 @@ impl Guard {
                 .and_then(|()| own_files(reader, &source.folder));
             match result {
                 Ok(own) => source.own = own,
+                Err(error) if error.is_store_failure() => return Err(error),
                 Err(error) => source.failure = Some(error.to_string()),
             }
             self.sources.push(source);
         }
+        Ok(())
     }
 
     /// Leaves out the ledgers of the sources that are not wanted.
@@ -156,7 +170,10 @@ fn own_files(reader: &Reader, folder: &Node) -> Result<HashSet<Id>> {
     let missing = || Error::Other("its folder has no tree".to_owned());
     let mut blobs = HashSet::new();
     for entry in walk(reader, &folder.subtree.ok_or_else(missing)?, false) {
-        let entry = entry.map_err(|failed| Error::Other(failed.to_string()))?;
+        let entry = entry.map_err(|failed| match failed.error {
+            error @ Error::Store(_) => error,
+            _ => Error::Other(failed.to_string()),
+        })?;
         if entry.node.kind == FileKind::File {
             for id in entry.node.content.unwrap_or_default() {
                 reader.locate(BlobKind::Data, &id)?;

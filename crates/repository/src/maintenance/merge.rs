@@ -66,7 +66,7 @@ pub fn merge(
     let mut guard = Guard::none();
     // The newest snapshot's ledger of each source.
     for (_, snapshot) in snapshots.iter().rev() {
-        guard.add(&reader, &snapshot.tree, ledgers);
+        guard.add(&reader, &snapshot.tree, ledgers)?;
     }
     let mut merge = Merge { reader: &reader, writer: &writer, guard, progress, summary: Summary::default() };
     let trees: Vec<Id> = snapshots.iter().map(|(_, snapshot)| snapshot.tree).collect();

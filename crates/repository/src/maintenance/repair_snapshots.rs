@@ -60,7 +60,7 @@ pub fn repair_snapshots(
     progress.stage("snapshots", 0);
     for (old, snapshot) in snapshots {
         progress.go_on()?;
-        let guard = Guard::of(&reader, &snapshot.tree, ledgers);
+        let guard = Guard::of(&reader, &snapshot.tree, ledgers)?;
         let mut repair = Repair { reader: &reader, guard, snapshot: old.short(), progress };
         let root = match rewrite_tree(&reader, &writer, &snapshot.tree, &mut repair, progress) {
             Ok(root) => root,

@@ -234,7 +234,7 @@ fn rewritten(
     let count = options.summary && snapshot.summary.is_none();
     if options.keep.is_some() || count {
         let keep = options.keep.unwrap_or(&everything);
-        let mut guard = Guard::of(reader, &snapshot.tree, ledgers);
+        let mut guard = Guard::of(reader, &snapshot.tree, ledgers)?;
         guard.retain(|source| {
             let folder = [b"/", INTERNAL].concat();
             let path = [&folder[..], b"/", source].concat();

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use backstay_core::{ObjectKind, StoreError};
+use backstay_core::{ObjectKind, StoreError, StoreErrorKind};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, ftruncate, openat, unlinkat};
 use rustix::io::{Errno, pwrite};
@@ -325,9 +325,10 @@ impl Writer<'_> {
                     &mut self.scratch,
                     &mut self.plain,
                 ),
-                None => {
-                    Err(bytes.as_ref().err().map_or_else(|| "the pack is too short".to_owned(), ToString::to_string))
-                }
+                None => match bytes {
+                    Err(error) => Err(error.to_string()),
+                    Ok(_) => Err("the pack is too short".to_owned()),
+                },
             };
             if decoded.is_err()
                 && self.run.reader.index().get_all(BlobKind::Data, &piece.id).nth(1).is_some()
@@ -346,6 +347,13 @@ impl Writer<'_> {
                         self.put(piece, &plain, zeros);
                     }
                     self.plain = plain;
+                }
+                // The store's own words: nothing is known of the blob.
+                Err(reason) if bytes.as_ref().is_err_and(|error| error.kind != StoreErrorKind::NotFound) => {
+                    for piece in same {
+                        self.fail(piece.file, |_| reason.clone());
+                        self.passed(piece);
+                    }
                 }
                 Err(reason) => {
                     let location = crate::index::Location {

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use backstay_core::{FileKind, Id, ObjectKind, Time};
+use backstay_core::{FileKind, Id, ObjectKind, StoreError, StoreErrorKind, Time};
 use backstay_repository::error::Error;
 use backstay_repository::maintenance::ledgers::Ledgers;
 use backstay_repository::maintenance::rewrite::{ChangeReport, Keep, RewriteOptions, rewrite};
@@ -222,4 +222,29 @@ fn a_ledger_goes_when_something_that_it_names_goes_and_stays_otherwise() {
     // Asked to go, it goes, and nothing else changes.
     let (names, dropped) = attempt(".backstay");
     assert!(names.is_empty() && dropped.is_empty());
+}
+
+/// A store that fails while ledgers are read.
+struct Cut;
+
+impl Ledgers for Cut {
+    fn blobs(&self, _: &Arc<Reader>, _: &Id, _: &str, _: &mut dyn FnMut(Id)) -> Result<(), Error> {
+        Err(StoreError::new(StoreErrorKind::Other, "read", "data/00", "the network is gone").into())
+    }
+}
+
+#[test]
+fn a_ledger_that_the_store_cannot_give_now_stays_and_so_does_its_snapshot() {
+    let place = Place::new();
+    let writer = place.writer();
+    let source = directory(&writer, "one", &[file(&writer, "ledger", &[b"one"])]);
+    let internal = directory(&writer, ".backstay", &[source]);
+    place.finish(&writer, &[internal, file(&writer, "own", &[b"own"])], 0);
+    let before = place.ids(ObjectKind::Snapshot);
+    let keep = without("own");
+    let options = RewriteOptions { keep: Some(&keep), forget: true, ..RewriteOptions::default() };
+    let snapshots = place.repository.snapshots().unwrap();
+    let error = rewrite(&place.repository, snapshots, &options, &Cut, &()).unwrap_err();
+    assert_eq!(error.to_string(), "read data/00: the network is gone");
+    assert_eq!(place.ids(ObjectKind::Snapshot), before);
 }

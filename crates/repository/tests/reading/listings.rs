@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use backstay_core::{FileKind, Id};
 use backstay_repository::diff::{Change, DiffOptions, diff};
@@ -11,10 +12,13 @@ use backstay_repository::open_file::OpenFile;
 use backstay_repository::pattern::Patterns;
 use backstay_repository::stats::{StatsMode, stats};
 use backstay_repository::walk::{ListedNode, walk};
-use backstay_repository::{BlobKind, Error};
+use backstay_repository::{BlobKind, Error, Reader, Repository};
+use backstay_stores::LocalStore;
+use backstay_stores::faults::points::DURING_PACK_READ;
+use backstay_stores::faults::{Fault, FaultStore};
 use serde_json::Value;
 
-use crate::fixture::{Fixture, flip, name_of, noise, restic};
+use crate::fixture::{Fixture, PASSWORD, flip, name_of, noise, restic};
 
 fn json_lines(fixture: &Fixture, arguments: &[&str]) -> Vec<Value> {
     let output = restic(&fixture.store(), arguments);
@@ -217,4 +221,38 @@ fn files_are_found_by_name_time_and_blob() {
     let mut hits = Vec::new();
     find_objects(&reader, &fixture.root(), &objects, &mut |hit| hits.push(hit.path));
     assert_eq!(hits, ["/"]);
+}
+
+#[test]
+fn a_store_that_fails_is_told_in_its_own_words_and_nothing_is_called_damaged() {
+    let fixture = Fixture::new();
+    let open = || {
+        let store = Arc::new(FaultStore::new(Arc::new(LocalStore::new(fixture.store()))));
+        let repository = Arc::new(Repository::open(store.clone(), PASSWORD.as_bytes()).unwrap());
+        let index = Arc::new(repository.load_index().unwrap());
+        for number in 1..1000 {
+            store.arm(DURING_PACK_READ, number, Fault::Fail);
+        }
+        Arc::new(Reader::new(repository, index))
+    };
+    let whole = fixture.reader();
+    let mut path = fixture.subpath();
+    path.extend_from_slice(b"/big");
+    let big = whole.node_at(&fixture.root(), &path).unwrap().unwrap();
+    let blob = big.content.unwrap()[0];
+    for error in [
+        open().tree(&fixture.root()).unwrap_err(),
+        open().load(BlobKind::Data, &blob).unwrap_err(),
+        open().node_at(&fixture.root(), &path).unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::Store(_)) && error.is_store_failure(), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("a planned failure") && !text.contains("damaged"), "{text}");
+    }
+    // A pack that is not there any more is damage all the same.
+    let pack = whole.locate(BlobKind::Data, &blob).unwrap().pack;
+    let file = fixture.objects("data").into_iter().find(|file| name_of(file) == pack.to_hex()).unwrap();
+    fs::remove_file(file).unwrap();
+    let error = fixture.reader().load(BlobKind::Data, &blob).unwrap_err();
+    assert!(matches!(error, Error::DamagedBlob { .. }) && !error.is_store_failure(), "{error:?}");
 }

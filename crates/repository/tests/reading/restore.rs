@@ -11,9 +11,11 @@ use backstay_core::{FileKind, Id};
 use backstay_repository::restore::{Overwrite, RestoreAction, RestoreOptions, RestoreProgress, RestoreReport, restore};
 use backstay_repository::{BlobKind, InitOptions, Node, Reader, Repository, Tree, WriteOptions, Writer};
 use backstay_stores::LocalStore;
+use backstay_stores::faults::points::DURING_PACK_READ;
+use backstay_stores::faults::{Fault, FaultStore};
 use rustix::fs::XattrFlags;
 
-use crate::fixture::{Fixture, again, assert_same, flip, name_of, noise, open, set_time, survey};
+use crate::fixture::{Fixture, PASSWORD, again, assert_same, flip, name_of, noise, open, set_time, survey};
 
 fn options(target: &Path) -> RestoreOptions {
     RestoreOptions { target: target.to_owned(), ..RestoreOptions::default() }
@@ -601,4 +603,27 @@ fn two_names_of_one_object_with_different_contents_become_two_files() {
     assert!(inode("b") == inode("c") && inode("a") != inode("b"));
     assert_eq!(fs::read_to_string(target.join("a")).unwrap(), "before");
     assert_eq!(fs::read_to_string(target.join("c")).unwrap(), "after");
+}
+
+#[test]
+fn a_read_that_the_store_refuses_fails_its_files_in_the_stores_words() {
+    let fixture = Fixture::new();
+    let store = Arc::new(FaultStore::new(Arc::new(LocalStore::new(fixture.store()))));
+    let repository = Arc::new(Repository::open(store.clone(), PASSWORD.as_bytes()).unwrap());
+    let reader = Arc::new(Reader::new(Arc::clone(&repository), Arc::new(repository.load_index().unwrap())));
+    // The trees are read by then.
+    let calls = |store: &FaultStore| store.counts().calls;
+    let options = RestoreOptions { dry_run: true, ..options(&fixture.target()) };
+    restore(&reader, &fixture.root(), &fixture.subpath(), &options, &()).unwrap();
+    let begin = calls(&store);
+    for number in 1..begin + 1000 {
+        store.arm(DURING_PACK_READ, number, Fault::Fail);
+    }
+    let options = RestoreOptions { dry_run: false, ..options };
+    let report = restore(&reader, &fixture.root(), &fixture.subpath(), &options, &()).unwrap();
+    assert!(report.errors.iter().any(|error| error.path == b"/big"), "{:?}", report.errors);
+    for error in &report.errors {
+        let told = error.message.contains("a planned failure") || error.message.contains("another name");
+        assert!(told && !error.message.contains("damaged"), "{error:?}");
+    }
 }

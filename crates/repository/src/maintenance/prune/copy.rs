@@ -122,8 +122,10 @@ impl Copying<'_> {
                         // Another copy of it may be whole.
                         let PackBlob { kind, id, offset, length, uncompressed } = *blob;
                         let location = Location { pack: *pack, offset, length, uncompressed };
-                        let plain =
-                            self.reader.load(kind, &id).map_err(|_| blob_error(kind, &id, &location, reason))?;
+                        let plain = self.reader.load(kind, &id).map_err(|error| match error {
+                            Error::Store(_) => error,
+                            _ => blob_error(kind, &id, &location, reason),
+                        })?;
                         self.add_plain(kind, &id, &plain)?;
                     }
                 }
