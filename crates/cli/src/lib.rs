@@ -52,6 +52,11 @@ where
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            // Whatever a signal cut short, a pause of a store or the wait for a lock, was cut short by the signal.
+            let failure = match failure {
+                Failure::Fatal(text) | Failure::Locked(text) if signals::interrupted() => Failure::Interrupted(text),
+                other => other,
+            };
             session.output.failure(&failure);
             ExitCode::from(failure.status())
         }

@@ -8,6 +8,7 @@ use backstay_stores::{Notice, StoreOptions};
 
 use crate::args::GlobalOptions;
 use crate::failure::{Failure, chain};
+use crate::signals;
 
 /// A variable of the environment as text; one that is empty counts as not set.
 ///
@@ -51,6 +52,7 @@ pub fn store(address: &str, options: &GlobalOptions, notice: Notice) -> Result<A
         insecure_tls: store.insecure_tls,
         extended: store.option.clone(),
         notice: Some(notice),
+        cancelled: Some(Arc::new(signals::interrupted)),
         ..StoreOptions::default()
     };
     backstay_stores::open(address, &options).map_err(|error| Failure::Fatal(chain(&error)))

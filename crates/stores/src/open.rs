@@ -53,7 +53,10 @@ pub fn open_at(address: &Address, options: &StoreOptions) -> Result<Arc<dyn Stor
         answered: Arc::default(),
     };
     let store = making.store(address)?;
-    let store = RetryStore::new(store, options.retry_time, options.notice.clone()).with_answered(making.answered);
+    let mut store = RetryStore::new(store, options.retry_time, options.notice.clone()).with_answered(making.answered);
+    if let Some(cancelled) = &options.cancelled {
+        store = store.with_cancelled(Arc::clone(cancelled));
+    }
     let store: Arc<dyn Store> = Arc::new(store);
     if options.append_only { Ok(Arc::new(AppendOnlyStore::new(store))) } else { Ok(store) }
 }

@@ -15,6 +15,9 @@ use crate::trouble::DEFAULT_RETRY_TIME;
 /// Who is told, once, that the store makes us wait.
 pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
 
+/// Says whether nobody wants to wait any longer.
+pub type Cancelled = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// Options of every store.
 #[derive(Clone)]
 pub struct StoreOptions {
@@ -40,6 +43,8 @@ pub struct StoreOptions {
     pub environment: Environment,
     /// Who is told that the store makes us wait.
     pub notice: Option<Notice>,
+    /// Asked during pauses between two attempts: a pause ends with the last error as soon as this says so.
+    pub cancelled: Option<Cancelled>,
 }
 
 impl Default for StoreOptions {
@@ -56,6 +61,7 @@ impl Default for StoreOptions {
             extended: Vec::new(),
             environment: Environment::Process,
             notice: None,
+            cancelled: None,
         }
     }
 }

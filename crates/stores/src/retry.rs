@@ -10,13 +10,15 @@ use std::time::Duration;
 use backstay_core::{Id, ObjectKind, Retry, Store, StoreError, StoreErrorKind};
 
 use crate::clock::{Clock, SystemClock};
-use crate::options::Notice;
+use crate::options::{Cancelled, Notice};
 use crate::trouble::FIRST_ANSWER_TIME;
 
 /// The first pause; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// No pause of ours is longer. The store may ask for a longer one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// So often in a pause it is asked whether anybody still wants to wait.
+const LOOK: Duration = Duration::from_millis(50);
 /// The user is not told again for this long.
 const QUIET: Duration = Duration::from_secs(300);
 
@@ -26,6 +28,7 @@ pub struct RetryStore {
     total: Duration,
     notice: Option<Notice>,
     clock: Arc<dyn Clock>,
+    cancelled: Option<Cancelled>,
     /// Whether the store has ever answered. Until then the address may be wrong, and nobody likes to wait for that.
     answered: Arc<AtomicBool>,
     told: Mutex<Option<Duration>>,
@@ -46,6 +49,7 @@ impl RetryStore {
             total,
             notice,
             clock: Arc::new(SystemClock::default()),
+            cancelled: None,
             answered: Arc::default(),
             told: Mutex::default(),
         }
@@ -55,6 +59,13 @@ impl RetryStore {
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// The same for somebody who may lose patience: then a pause ends at once, and there is no further one.
+    #[must_use]
+    pub fn with_cancelled(mut self, cancelled: Cancelled) -> Self {
+        self.cancelled = Some(cancelled);
         self
     }
 
@@ -104,8 +115,31 @@ impl RetryStore {
             if attempt > 1 {
                 self.tell(&error, limit);
             }
-            self.clock.sleep(wait);
+            if !self.wait(wait) {
+                error.text = format!("{}; interrupted before attempt {}", error.text, attempt + 1);
+                error.retry = Retry::Never;
+                return Err(error);
+            }
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Waits that long; false as soon as nobody wants to wait any longer.
+    fn wait(&self, time: Duration) -> bool {
+        let Some(cancelled) = &self.cancelled else {
+            self.clock.sleep(time);
+            return true;
+        };
+        let end = self.clock.now() + time;
+        loop {
+            if cancelled() {
+                return false;
+            }
+            let left = end.saturating_sub(self.clock.now());
+            if left.is_zero() {
+                return true;
+            }
+            self.clock.sleep(left.min(LOOK));
         }
     }
 

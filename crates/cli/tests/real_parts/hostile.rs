@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use backstay_core::Id;
 use backstay_stores::testing::hostile::{Act, Rule};
 use backstay_stores::testing::http::{Answer, Manner};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::place::{assert_same, below, succeed, told};
 use crate::remote::{BUCKET, Remote, Server};
@@ -184,4 +185,34 @@ fn hosts_that_nobody_knows_and_ports_where_nobody_listens_are_one_line() {
             fails_with(remote.backstay(["--retry-time", "0s"]).args(arguments), &[words]);
         }
     }
+}
+
+#[test]
+fn a_signal_ends_the_pause_between_two_attempts_at_a_disturbed_store() {
+    let mut remote = with_repository();
+    let tree = remote.tree();
+    for arguments in [vec!["backup", tree.to_str().unwrap()], vec!["prune"], vec!["snapshots"]] {
+        let place = if arguments[0] == "backup" { "/data/" } else { "list-type=2" };
+        let verb = if arguments[0] == "backup" { "PUT" } else { "GET" };
+        let hostile = remote.spoiled(vec![Rule::on(verb, place, Act::Answer(refusal(503, "ServiceUnavailable")))]);
+        let mut command = remote.backstay(["--retry-time", "1h"]);
+        let mut child = command.args(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // By its third attempt it is in the middle of its pauses.
+        while hostile.done()[0] < 3 && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        let start = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            if start.elapsed() > Duration::from_secs(120) {
+                child.kill().unwrap();
+                panic!("{arguments:?} goes on waiting");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{}", told(&command, &output));
+        drop(hostile);
+    }
+    assert_whole(&remote);
 }

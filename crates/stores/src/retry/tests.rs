@@ -186,3 +186,21 @@ fn a_config_whose_answer_was_lost_is_our_own() {
     assert_eq!(taken.kind, StoreErrorKind::Exists);
     assert_eq!(bench.store.get(ObjectKind::Config, &Id::default(), None).unwrap(), b"ours");
 }
+
+#[test]
+fn a_pause_ends_when_nobody_wants_to_wait_any_longer_and_there_is_no_other_one() {
+    let mut bench = bench(vec![error(Trouble::Unavailable); 1000], false, DEFAULT_RETRY_TIME);
+    bench.store.answered.store(true, Ordering::Relaxed);
+    let clock = Arc::clone(&bench.clock);
+    let patience = Duration::from_secs(60);
+    bench.store = bench.store.with_cancelled(Arc::new(move || clock.now() >= patience));
+    let failed = bench.store.list(ObjectKind::Pack).unwrap_err();
+    assert!(bench.clock.now() < patience + LOOK, "{:?}", bench.clock.now());
+    let calls = *bench.failing.calls.lock().unwrap();
+    let words = format!("{}; interrupted before attempt {}", error(Trouble::Unavailable).text, calls + 1);
+    assert_eq!((failed.text, failed.retry), (words, Retry::Never));
+    // What comes later, as giving up a lock, is tried once.
+    bench.store.delete(ObjectKind::Lock, &Id::of(b"x")).unwrap_err();
+    assert_eq!(*bench.failing.calls.lock().unwrap(), calls + 1);
+    assert!(bench.clock.now() < patience + LOOK);
+}
