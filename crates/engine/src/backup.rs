@@ -11,6 +11,7 @@ use backstay_core::{End, Fatal, FileKind, Id, Job, Level, MessageLevel, Source, 
 use backstay_repository::assemble::{Assembler, Misfit};
 use backstay_repository::error::Error;
 use backstay_repository::lock::Lock;
+use backstay_repository::pack::BlobKind;
 use backstay_repository::reader::Reader;
 use backstay_repository::repository::Repository;
 use backstay_repository::snapshot::{PROGRAM_VERSION, Snapshot, SnapshotFilter, SnapshotTime, Summary};
@@ -392,7 +393,11 @@ fn internal(
         if !kept.is_empty() {
             kept.sort_unstable();
             kept.dedup();
-            files.push(private_file(CONTENT_FILE, kept, 0, time));
+            let size = kept.iter().map(|id| {
+                writer.length(BlobKind::Data, id).ok_or(Error::BlobMissing { kind: BlobKind::Data, id: *id })
+            });
+            let size = size.sum::<Result<u64, Error>>()?;
+            files.push(private_file(CONTENT_FILE, kept, size, time));
         }
         let subtree = writer.save_tree(&files)?;
         folders.push(private_directory(&info.name, subtree, time));

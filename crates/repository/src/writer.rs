@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::index::{Index, encode_index_file};
 use crate::pack::{BlobKind, PackBlob, encode_header};
 use crate::probe;
+use crate::reader::plain_length;
 use crate::repository::Repository;
 use crate::stream::{ChunkBuffer, ContentWriter};
 use crate::tree::Node;
@@ -175,7 +176,8 @@ struct Shared {
     repository: Arc<Repository>,
     index: Arc<Index>,
     options: WriteOptions,
-    written: Vec<Mutex<HashSet<(BlobKind, Id)>>>,
+    /// The blobs of this run, with their plain lengths.
+    written: Vec<Mutex<HashMap<(BlobKind, Id), u32>>>,
     reused_packs: Mutex<HashSet<Id>>,
     open: [Mutex<OpenPack>; 2],
     spare: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
@@ -250,7 +252,7 @@ impl Writer {
             repository,
             index,
             options,
-            written: (0..SHARDS).map(|_| Mutex::new(HashSet::new())).collect(),
+            written: (0..SHARDS).map(|_| Mutex::default()).collect(),
             reused_packs: Mutex::new(HashSet::new()),
             open: [open_pack(), open_pack()],
             spare: bounded(UPLOADERS),
@@ -312,7 +314,14 @@ impl Writer {
     /// [`Writer::finish`] makes sure that its pack is still there.
     #[must_use]
     pub fn knows(&self, kind: BlobKind, id: &Id) -> bool {
-        self.shared.knows_stored(kind, id) || self.shared.shard(id).lock().contains(&(kind, *id))
+        self.shared.knows_stored(kind, id) || self.shared.shard(id).lock().contains_key(&(kind, *id))
+    }
+
+    /// The length in bytes of a known blob's plain content.
+    #[must_use]
+    pub fn length(&self, kind: BlobKind, id: &Id) -> Option<u64> {
+        let stored = self.shared.index.get(kind, id).map(|location| plain_length(&location));
+        stored.or_else(|| self.shared.shard(id).lock().get(&(kind, *id)).map(|length| u64::from(*length)))
     }
 
     /// Stores a blob unless it is known, and returns its id. Runs on the calling thread; blocks while packs are being
@@ -436,7 +445,8 @@ impl Writer {
     fn save_named(&self, kind: BlobKind, id: Id, data: &[u8]) -> Result<(), Error> {
         let shared = &self.shared;
         shared.check()?;
-        if shared.knows_stored(kind, &id) || !shared.shard(&id).lock().insert((kind, id)) {
+        let length = envelope_len(data)?;
+        if shared.knows_stored(kind, &id) || shared.shard(&id).lock().insert((kind, id), length).is_some() {
             return Ok(());
         }
         let job = SCRATCH.with_borrow_mut(|scratch| -> Result<Option<PackJob>, Error> {
@@ -519,7 +529,7 @@ impl OpenPack {
 }
 
 impl Shared {
-    fn shard(&self, id: &Id) -> &Mutex<HashSet<(BlobKind, Id)>> {
+    fn shard(&self, id: &Id) -> &Mutex<HashMap<(BlobKind, Id), u32>> {
         &self.written[usize::from(id.0[0]) % SHARDS]
     }
 
