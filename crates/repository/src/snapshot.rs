@@ -183,6 +183,28 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Why it must not be deleted at this time, in a few words; none: it may. That is what its key `delete` says, which
+    /// rustic writes: `"Never"`, or `{"After":TIME}`. What cannot be read there protects for ever.
+    #[must_use]
+    pub fn protection(&self, now: Time) -> Option<String> {
+        match self.extra.get("delete")? {
+            Value::Null => None,
+            Value::String(word) if word == "NotSet" => None,
+            Value::String(word) if word == "Never" => Some("protected from deletion".to_owned()),
+            Value::Object(rule) if rule.len() == 1 && rule.contains_key("After") => {
+                let text = rule["After"].as_str().unwrap_or_default();
+                // The name of a zone behind the time adds nothing to its offset.
+                let bare = text.split_once('[').map_or(text, |(bare, _)| bare);
+                match parse_time(bare) {
+                    Some(end) if end < now => None,
+                    Some(_) => Some(format!("protected from deletion until {bare}")),
+                    None => Some(format!("protected from deletion until {text:?}, which is no time")),
+                }
+            }
+            other => Some(format!("protected from deletion by the key \"delete\" with the unknown value {other}")),
+        }
+    }
+
     /// Whether its source did not reach its end.
     #[must_use]
     pub fn is_partial(&self) -> bool {
@@ -222,6 +244,9 @@ pub struct Summary {
     pub total_files_processed: u64,
     /// Bytes of all files.
     pub total_bytes_processed: u64,
+    /// Keys of other programs, kept as they are.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
 }
 
 /// Which snapshots are meant. Empty lists let everything through.
@@ -323,9 +348,34 @@ mod tests {
         assert!(snapshot.paths.is_empty() && snapshot.tags.is_empty() && snapshot.hostname.is_empty());
         assert_eq!(snapshot.summary.as_ref().unwrap().files_new, 1);
         assert_eq!(snapshot.extra["label"], "l");
+        assert_eq!(snapshot.summary.as_ref().unwrap().extra["command"], "x");
         let again = text(&snapshot);
         assert!(again.contains("\"time\":\"2026-01-01T00:00:00.5+02:00\"") && again.contains("\"delete\":\"Never\""));
+        assert!(again.contains("\"command\":\"x\""), "{again}");
         assert!(serde_json::from_str::<Snapshot>(&json.replace("2026-01-01T00:00:00.5+02:00", "yesterday")).is_err());
+    }
+
+    #[test]
+    fn what_rustic_protects_is_protected_until_its_time() {
+        let now = parse_time("2026-01-01T00:00:00Z").unwrap();
+        let protection = |delete: &str| {
+            let mut snapshot = Snapshot::default();
+            snapshot.extra.insert("delete".to_owned(), serde_json::from_str(delete).unwrap());
+            snapshot.protection(now)
+        };
+        assert_eq!(Snapshot::default().protection(now), None);
+        for free in ["null", "\"NotSet\"", r#"{"After":"2025-12-31T23:59:59+00:00[UTC]"}"#] {
+            assert_eq!(protection(free), None, "{free}");
+        }
+        assert_eq!(protection("\"Never\"").unwrap(), "protected from deletion");
+        assert_eq!(
+            protection(r#"{"After":"2026-01-01T01:30:00+01:00[Europe/Berlin]"}"#).unwrap(),
+            "protected from deletion until 2026-01-01T01:30:00+01:00"
+        );
+        // What is not known yet may mean more than we think.
+        for unknown in ["\"Sometimes\"", r#"{"After":"soon"}"#, r#"{"After":5}"#, r#"{"Before":"2020"}"#, "7", "true"] {
+            assert!(protection(unknown).unwrap().starts_with("protected from deletion"), "{unknown}");
+        }
     }
 
     #[test]

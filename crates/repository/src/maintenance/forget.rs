@@ -6,6 +6,9 @@
 //!
 //! A partial snapshot is no backup that a rule may count on, so no rule counts it and it uses up no rule. It stays for as long
 //! as its group has no newer whole snapshot; then it goes, unless `tags` or `within` keep it.
+//!
+//! A snapshot that rustic's key `delete` protects stays, by a rule or named, and uses up no rule either
+//! ([`Snapshot::protection`]).
 
 mod policy;
 
@@ -17,7 +20,7 @@ use super::MaintenanceProgress;
 use crate::error::Error;
 use crate::reader::Result;
 use crate::repository::Repository;
-use crate::snapshot::{PARTIAL_TAG, Snapshot, SnapshotFilter};
+use crate::snapshot::{PARTIAL_TAG, Snapshot, SnapshotFilter, now};
 
 pub use policy::{Counters, KeepCount, KeepReason, KeepWithin, Policy};
 
@@ -103,7 +106,7 @@ pub struct ForgetReport {
     pub chosen: Vec<Id>,
     /// Those of them that are gone now; none in a dry run.
     pub removed: Vec<Id>,
-    /// Those that are still there, and why.
+    /// Those that are still there, and why; with them what was named and is protected.
     pub failed: Vec<(Id, Error)>,
     /// Snapshots that cannot be read: no policy touches them.
     pub damaged: Vec<Error>,
@@ -141,9 +144,13 @@ pub fn forget(
         report.chosen = report.groups.iter().flat_map(|group| group.remove.iter().map(|(id, _)| *id)).collect();
     } else {
         for name in &options.snapshots {
-            let id = find(repository, name, &options.filter)?;
-            if !report.chosen.contains(&id) {
-                report.chosen.push(id);
+            let (id, snapshot) = find(repository, name, &options.filter)?;
+            if report.chosen.contains(&id) || report.failed.iter().any(|(failed, _)| *failed == id) {
+                continue;
+            }
+            match snapshot.and_then(|snapshot| protected(&id, &snapshot)) {
+                Some(error) => report.failed.push((id, error)),
+                None => report.chosen.push(id),
             }
         }
     }
@@ -154,14 +161,22 @@ pub fn forget(
 }
 
 /// The snapshot that is meant: one that is named by its id need not be readable.
-fn find(repository: &Repository, name: &str, filter: &SnapshotFilter) -> Result<Id> {
+fn find(repository: &Repository, name: &str, filter: &SnapshotFilter) -> Result<(Id, Option<Snapshot>)> {
     match repository.snapshot(name, filter) {
-        Ok((id, _)) => Ok(id),
+        Ok((id, snapshot)) => Ok((id, Some(snapshot))),
         Err(Error::Damaged { id, .. }) if id.starts_with(&name.to_ascii_lowercase()) => {
-            id.parse().map_err(|_| Error::NoSnapshot(format!("\"{name}\" is no snapshot")))
+            let id = id.parse().map_err(|_| Error::NoSnapshot(format!("\"{name}\" is no snapshot")))?;
+            Ok((id, None))
         }
         Err(error) => Err(error),
     }
+}
+
+/// Why this snapshot must not be deleted now; none: it may.
+pub(crate) fn protected(id: &Id, snapshot: &Snapshot) -> Option<Error> {
+    snapshot
+        .protection(now())
+        .map(|why| Error::Other(format!("snapshot {} is {why}: \"rustic tag --remove-delete\" lifts that", id.short())))
 }
 
 /// Applies the policy to each group.

@@ -10,6 +10,7 @@ use backstay_core::{FileKind, Id, ObjectKind};
 use crate::error::Error;
 use crate::lock::{host_name, user_name};
 use crate::maintenance::MaintenanceProgress;
+use crate::maintenance::forget::protected;
 use crate::maintenance::ledgers::{DroppedLedger, Guard, Ledgers};
 use crate::maintenance::rewrite::start;
 use crate::pack::BlobKind;
@@ -46,7 +47,7 @@ pub struct MergeReport {
 /// Merges these snapshots, at least two and none of them partial, into a new one.
 ///
 /// # Errors
-/// Fewer than two, a partial one, a tree that cannot be read or written again without losing information.
+/// Fewer than two, a partial one, one that is to be forgotten and protected, a tree that cannot be read or written again without losing information.
 pub fn merge(
     repository: &Arc<Repository>,
     mut snapshots: Vec<(Id, Snapshot)>,
@@ -59,6 +60,11 @@ pub fn merge(
     }
     if let Some((id, _)) = snapshots.iter().find(|(_, snapshot)| snapshot.is_partial()) {
         return Err(Error::Other(format!("snapshot {} is partial: what is merged must be whole", id.short())));
+    }
+    if options.forget
+        && let Some(error) = snapshots.iter().find_map(|(id, snapshot)| protected(id, snapshot))
+    {
+        return Err(error);
     }
     let (reader, writer) = start(repository, options.dry_run)?;
     snapshots.sort_by(|(a, left), (b, right)| (left.time.time(), a).cmp(&(right.time.time(), b)));

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::error::Error;
 use crate::maintenance::MaintenanceProgress;
+use crate::maintenance::forget::protected;
 use crate::maintenance::ledgers::{Guard, Ledgers};
 use crate::maintenance::rewrite::{
     ChangeReport, ChangedSnapshot, Ending, Pending, close_root, finish, forget_empty, is_internal, start,
@@ -67,6 +68,10 @@ pub fn repair_snapshots(
             Err(error @ Error::Store(_)) => return Err(error),
             Err(error) => {
                 progress.go_on()?;
+                if forget && let Some(error) = protected(&old, &snapshot) {
+                    report.failed.push((old, error));
+                    continue;
+                }
                 if forget && !dry_run {
                     forget_empty(repository, &old, progress)?;
                 }

@@ -1,12 +1,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use backstay_core::{FileKind, Id, ObjectKind, StoreError, StoreErrorKind, Time};
+use backstay_core::{FileKind, Id, ObjectKind, Store, StoreError, StoreErrorKind, Time};
 use backstay_repository::error::Error;
+use backstay_repository::maintenance::copy::copy;
+use backstay_repository::maintenance::forget::{ForgetOptions, forget};
 use backstay_repository::maintenance::ledgers::Ledgers;
+use backstay_repository::maintenance::merge::{MergeOptions, merge};
 use backstay_repository::maintenance::rewrite::{ChangeReport, Keep, RewriteOptions, rewrite};
+use backstay_repository::maintenance::tag::{TagChange, change_tags};
 use backstay_repository::pack::BlobKind;
-use backstay_repository::{Reader, Tree};
+use backstay_repository::snapshot::Summary;
+use backstay_repository::{Reader, Tree, WriteOptions};
 
 use crate::support::{Place, directory, file, files, killed_everywhere, node, reader, snapshot};
 
@@ -247,4 +252,47 @@ fn a_ledger_that_the_store_cannot_give_now_stays_and_so_does_its_snapshot() {
     let error = rewrite(&place.repository, snapshots, &options, &Cut, &()).unwrap_err();
     assert_eq!(error.to_string(), "read data/00: the network is gone");
     assert_eq!(place.ids(ObjectKind::Snapshot), before);
+}
+
+#[test]
+fn what_other_programs_say_about_a_snapshot_survives_every_change_and_protects_it() {
+    let (place, ids) = Place::with_snapshots();
+    let mut snapshot = place.repository.load_snapshot(&ids[0]).unwrap();
+    snapshot.extra.insert("delete".to_owned(), "Never".into());
+    snapshot.extra.insert("description".to_owned(), serde_json::json!({"nested": [1, "two"]}));
+    let mut summary = Summary::default();
+    summary.extra.insert("command".to_owned(), "rustic backup".into());
+    snapshot.summary = Some(summary);
+    let (extra, words) = (snapshot.extra.clone(), snapshot.summary.clone().unwrap().extra);
+    let id = place.repository.save_snapshot(&snapshot).unwrap();
+    for old in ids {
+        place.store.delete(ObjectKind::Snapshot, &old).unwrap();
+    }
+
+    let change = TagChange { add: vec!["more".to_owned()], ..TagChange::default() };
+    change_tags(&place.repository, vec![(id, snapshot)], &change, &(), &mut |_, _| {}).unwrap();
+    let keep = without("own");
+    let options = RewriteOptions { keep: Some(&keep), forget: true, host: Some("other"), ..RewriteOptions::default() };
+    assert_eq!(run(&place, &options, &()).changed.len(), 1);
+    let other = Place::new();
+    let all = place.repository.snapshots().unwrap();
+    copy(&place.repository, &other.repository, all, WriteOptions::default(), &()).unwrap();
+    for repository in [&place.repository, &other.repository] {
+        let (id, snapshot) = repository.snapshots().unwrap().pop().unwrap();
+        assert!(snapshot.tags.contains(&"more".to_owned()) && snapshot.hostname == "other");
+        assert_eq!((&snapshot.extra, &snapshot.summary.unwrap().extra), (&extra, &words));
+        // Named, it stays, and the reason is said; by a rule it stays as well.
+        let options = ForgetOptions { snapshots: vec![id.to_hex(), "latest".to_owned()], ..ForgetOptions::default() };
+        let report = forget(repository, &options, &()).unwrap();
+        assert!(report.removed.is_empty() && report.chosen.is_empty());
+        assert_eq!(report.failed.len(), 1);
+        assert!(report.failed[0].1.to_string().contains("is protected from deletion: \"rustic tag --remove-delete\""));
+        assert_eq!(repository.snapshot_ids().unwrap(), [id]);
+    }
+    let newer = place.save(9);
+    let all = place.repository.snapshots().unwrap();
+    let merged = MergeOptions { forget: true, ..MergeOptions::default() };
+    let error = merge(&place.repository, all, merged, &(), &()).unwrap_err();
+    assert!(error.to_string().contains("is protected from deletion"), "{error}");
+    assert!(place.ids(ObjectKind::Snapshot).contains(&newer) && place.ids(ObjectKind::Snapshot).len() == 2);
 }

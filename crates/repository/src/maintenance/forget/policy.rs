@@ -303,7 +303,8 @@ impl Policy {
 
     fn apply_at(&self, mut snapshots: List, now: Time, system: &TimeZone) -> (List, List, Vec<KeepReason>) {
         snapshots.sort_by_key(|(_, one)| std::cmp::Reverse(one.time.time()));
-        let whole = snapshots.iter().filter(|(_, snapshot)| !snapshot.is_partial()).count();
+        let counts = |snapshot: &Snapshot| !snapshot.is_partial() && snapshot.protection(now).is_none();
+        let whole = snapshots.iter().filter(|(_, snapshot)| counts(snapshot)).count();
         let latest = newest(snapshots.iter().filter(|(_, one)| !one.is_partial()).map(|(_, one)| &one.time), now)
             .map(|time| (time.time(), zone_of(time, system)));
         // Whole snapshots that are not in the future; Go's zero time stands for none.
@@ -331,6 +332,9 @@ impl Policy {
         for (id, snapshot) in snapshots {
             let time = snapshot.time.time();
             let mut matches = Vec::new();
+            let protection = snapshot.protection(now);
+            let protected = protection.is_some();
+            matches.extend(protection);
             for list in &self.tags {
                 let has = if list.is_empty() {
                     snapshot.tags.is_empty()
@@ -344,7 +348,9 @@ impl Policy {
             if !self.within.is_zero() && time > begin(&self.within) {
                 matches.push(format!("within {}", self.within));
             }
-            if snapshot.is_partial() {
+            if protected {
+                // It stays in any case, so it takes nothing away from the others.
+            } else if snapshot.is_partial() {
                 if number == 0 && !self.is_empty() {
                     matches.push("partial, and newer than any whole snapshot".to_owned());
                 }
@@ -454,6 +460,26 @@ mod tests {
         let (keep, remove, reasons) = policy.apply_at(list(&times, &[]), at("2021-01-01T00:00:00Z"), &TimeZone::UTC);
         assert_eq!((numbers(&keep), numbers(&remove)), (vec![0, 2], vec![1]));
         assert_eq!(reasons[1].matches, ["oldest daily snapshot"]);
+    }
+
+    #[test]
+    fn a_protected_snapshot_stays_and_uses_up_no_rule() {
+        let policy = Policy { last: KeepCount::Newest(1), ..Policy::default() };
+        let times = ["2020-01-05T00:00:00Z", "2020-01-04T00:00:00Z", "2020-01-03T00:00:00Z", "2020-01-02T00:00:00Z"];
+        let mut snapshots = list(&times, &[]);
+        snapshots[0].1.extra.insert("delete".to_owned(), "Never".into());
+        let until = serde_json::json!({"After": "2021-06-01T00:00:00+00:00[UTC]"});
+        snapshots[3].1.extra.insert("delete".to_owned(), until);
+        let (keep, remove, reasons) = policy.apply_at(snapshots.clone(), at("2021-01-01T00:00:00Z"), &TimeZone::UTC);
+        assert_eq!((numbers(&keep), numbers(&remove)), (vec![0, 1, 3], vec![2]));
+        assert_eq!(reasons[0].matches, ["protected from deletion"]);
+        assert_eq!(reasons[1].matches, ["last snapshot"]);
+        assert_eq!(reasons[2].matches, ["protected from deletion until 2021-06-01T00:00:00+00:00"]);
+        let (keep, ..) = policy.apply_at(snapshots.clone(), at("2022-01-01T00:00:00Z"), &TimeZone::UTC);
+        assert_eq!(numbers(&keep), [0, 1]);
+        // Nothing at all is wanted: what is protected stays.
+        let (keep, ..) = Policy::default().apply_at(snapshots, at("2021-01-01T00:00:00Z"), &TimeZone::UTC);
+        assert_eq!(numbers(&keep), [0, 3]);
     }
 
     #[test]
