@@ -39,6 +39,7 @@ impl Estimate {
                         excludes: &tree.excludes,
                         iexcludes: &tree.iexcludes,
                         exclude_files: &tree.exclude_files,
+                        iexclude_files: &tree.iexclude_files,
                         exclude_larger_than: tree.exclude_larger_than,
                         ..Rules::default()
                     };

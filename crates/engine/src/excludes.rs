@@ -33,8 +33,10 @@ pub enum ExcludeError {
         reason: &'static str,
     },
     /// A file of rules that cannot be read.
-    #[error("--exclude-file {}: {error}", file.display())]
+    #[error("{option} {}: {error}", file.display())]
     File {
+        /// The option that it came from.
+        option: &'static str,
         /// The file.
         file: PathBuf,
         /// What the system said.
@@ -42,8 +44,10 @@ pub enum ExcludeError {
         error: std::io::Error,
     },
     /// A line of such a file that is no rule.
-    #[error("--exclude-file {}:{line}: \"{text}\" is not a valid gitignore rule: {reason}", file.display())]
+    #[error("{option} {}:{line}: \"{text}\" is not a valid gitignore rule: {reason}", file.display())]
     Line {
+        /// The option that it came from.
+        option: &'static str,
         /// The file.
         file: PathBuf,
         /// The line's number, from 1.
@@ -54,8 +58,8 @@ pub enum ExcludeError {
         reason: String,
     },
     /// The rules of all files together cannot be used.
-    #[error("--exclude-file: {0}")]
-    Rules(String),
+    #[error("{0}: {1}")]
+    Rules(&'static str, String),
     /// An `--exclude-if-present` that names no file.
     #[error("--exclude-if-present \"{0}\": NAME or NAME:HEADER is expected, where NAME is a file name without a slash")]
     Tag(String),
@@ -67,6 +71,7 @@ pub struct Excludes {
     patterns: Patterns,
     insensitive: Patterns,
     ignore: Option<Gitignore>,
+    insensitive_ignore: Option<Gitignore>,
     tags: Vec<Tag>,
     larger_than: Option<u64>,
 }
@@ -80,6 +85,8 @@ pub struct Rules<'a> {
     pub iexcludes: &'a [String],
     /// `--exclude-file`: files of gitignore rules, rooted at `/`.
     pub exclude_files: &'a [PathBuf],
+    /// `--iexclude-file`: the same, upper and lower case alike.
+    pub iexclude_files: &'a [PathBuf],
     /// `--exclude-caches`.
     pub exclude_caches: bool,
     /// `--exclude-if-present NAME[:HEADER]`.
@@ -127,7 +134,8 @@ impl Excludes {
         Ok(Self {
             patterns: Patterns::new("--exclude", rules.excludes, false)?,
             insensitive: Patterns::new("--iexclude", rules.iexcludes, true)?,
-            ignore: read_ignore_files(rules.exclude_files)?,
+            ignore: read_ignore_files("--exclude-file", rules.exclude_files, false)?,
+            insensitive_ignore: read_ignore_files("--iexclude-file", rules.iexclude_files, true)?,
             tags,
             larger_than: rules.exclude_larger_than,
         })
@@ -149,20 +157,23 @@ impl Excludes {
     /// the directories above counts too: for paths that the walk did not reach from the top.
     #[must_use]
     pub fn by_ignore_file(&self, path: &[u8], is_directory: bool, parents: bool) -> Option<String> {
-        let ignore = self.ignore.as_ref()?;
         let path = Path::new(OsStr::from_bytes(path));
-        let found = if parents {
-            ignore.matched_path_or_any_parents(path, is_directory)
-        } else {
-            ignore.matched(path, is_directory)
+        let rule = |option: &str, ignore: &Gitignore| {
+            let found = if parents {
+                ignore.matched_path_or_any_parents(path, is_directory)
+            } else {
+                ignore.matched(path, is_directory)
+            };
+            match found {
+                Match::Ignore(rule) => Some(match rule.from() {
+                    Some(file) => format!("{option} {}: {}", file.display(), rule.original()),
+                    None => format!("{option}: {}", rule.original()),
+                }),
+                Match::None | Match::Whitelist(_) => None,
+            }
         };
-        match found {
-            Match::Ignore(rule) => Some(match rule.from() {
-                Some(file) => format!("--exclude-file {}: {}", file.display(), rule.original()),
-                None => format!("--exclude-file: {}", rule.original()),
-            }),
-            Match::None | Match::Whitelist(_) => None,
-        }
+        let sensitive = self.ignore.as_ref().and_then(|ignore| rule("--exclude-file", ignore));
+        sensitive.or_else(|| self.insensitive_ignore.as_ref().and_then(|ignore| rule("--iexclude-file", ignore)))
     }
 
     /// The rule that leaves out a regular file of `size` bytes, if one does.
@@ -185,17 +196,24 @@ impl Excludes {
     }
 }
 
-fn read_ignore_files(files: &[PathBuf]) -> Result<Option<Gitignore>, ExcludeError> {
+fn read_ignore_files(
+    option: &'static str,
+    files: &[PathBuf],
+    fold_case: bool,
+) -> Result<Option<Gitignore>, ExcludeError> {
     if files.is_empty() {
         return Ok(None);
     }
     let mut builder = GitignoreBuilder::new("/");
     builder.allow_unclosed_class(false);
+    let rules = |error: ignore::Error| ExcludeError::Rules(option, error.to_string());
+    builder.case_insensitive(fold_case).map_err(rules)?;
     for file in files {
-        let bytes = std::fs::read(file).map_err(|error| ExcludeError::File { file: file.clone(), error })?;
+        let bytes = std::fs::read(file).map_err(|error| ExcludeError::File { option, file: file.clone(), error })?;
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
         for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
             let bad = |reason: String| ExcludeError::Line {
+                option,
                 file: file.clone(),
                 line: number + 1,
                 text: String::from_utf8_lossy(line).into_owned(),
@@ -206,7 +224,7 @@ fn read_ignore_files(files: &[PathBuf]) -> Result<Option<Gitignore>, ExcludeErro
             builder.add_line(Some(file.clone()), text).map_err(|error| bad(glob_reason(&error)))?;
         }
     }
-    let ignore = builder.build().map_err(|error| ExcludeError::Rules(error.to_string()))?;
+    let ignore = builder.build().map_err(rules)?;
     Ok((!ignore.is_empty()).then_some(ignore))
 }
 

@@ -43,6 +43,8 @@ pub struct TreeOptions {
     pub iexcludes: Vec<String>,
     /// `--exclude-file`: files of gitignore rules, rooted at `/`.
     pub exclude_files: Vec<PathBuf>,
+    /// `--iexclude-file`: the same, upper and lower case alike.
+    pub iexclude_files: Vec<PathBuf>,
     /// `--exclude-caches`: of a directory with a valid `CACHEDIR.TAG` only that file is kept.
     pub exclude_caches: bool,
     /// `--exclude-if-present NAME[:HEADER]`: likewise for a file of that name (that begins with HEADER).
@@ -176,6 +178,7 @@ pub fn back_up_tree(
         excludes: &options.excludes,
         iexcludes: &options.iexcludes,
         exclude_files: &options.exclude_files,
+        iexclude_files: &options.iexclude_files,
         exclude_caches: options.exclude_caches,
         exclude_if_present: &options.exclude_if_present,
         exclude_larger_than: options.exclude_larger_than,

@@ -72,6 +72,9 @@ pub struct BackupArgs {
     /// Leave out what matches the rules in this file, written as in a .gitignore (repeatable)
     #[arg(long, value_name = "FILE", help_heading = "What is left out")]
     pub exclude_file: Vec<PathBuf>,
+    /// The same, upper and lower case alike (repeatable)
+    #[arg(long, value_name = "FILE", help_heading = "What is left out")]
+    pub iexclude_file: Vec<PathBuf>,
     /// Leave out the contents of folders with a CACHEDIR.TAG
     #[arg(long, help_heading = "What is left out")]
     pub exclude_caches: bool,
@@ -214,6 +217,7 @@ impl BackupArgs {
                 excludes: self.exclude.clone(),
                 iexcludes: self.iexclude.clone(),
                 exclude_files: self.exclude_file.clone(),
+                iexclude_files: self.iexclude_file.clone(),
                 exclude_caches: self.exclude_caches,
                 exclude_if_present: self.exclude_if_present.clone(),
                 exclude_larger_than: self.exclude_larger_than,

@@ -1,5 +1,7 @@
 //! `backstay ls`: which files a snapshot holds.
 
+mod ncdu;
+
 use std::cmp::Ordering;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -14,6 +16,8 @@ use crate::failure::Failure;
 use crate::format;
 use crate::selection::{reader, select};
 use crate::session::Session;
+
+use ncdu::Ncdu;
 
 /// List the files of a snapshot
 ///
@@ -45,6 +49,9 @@ pub struct LsArgs {
     /// The last first
     #[arg(long)]
     pub reverse: bool,
+    /// In the save format of ncdu: "ncdu -f" browses it
+    #[arg(long, conflicts_with_all = ["long", "human_readable", "sort", "reverse"])]
+    pub ncdu: bool,
     /// Show also what Backstay keeps for itself in /.backstay
     #[arg(long)]
     pub internal: bool,
@@ -94,6 +101,9 @@ impl LsArgs {
     /// When the snapshot or a folder is not there, or a part of it cannot be read.
     pub fn run(self, session: &Session) -> Result<(), Failure> {
         let folders = self.folders()?;
+        if self.ncdu && session.output.json {
+            return Err(Failure::fatal("either --json or --ncdu: a listing has one format"));
+        }
         let repository = session.open_to_read()?;
         let selected = select(&repository, &self.snapshot, &self.filter)?;
         let reader = reader(&repository)?;
@@ -101,6 +111,7 @@ impl LsArgs {
         for folder in &folders {
             reader.tree_at(&root, folder)?;
         }
+        let mut ncdu = if self.ncdu { Some(Ncdu::begin(&session.output, &selected.snapshot)?) } else { None };
         if session.output.json {
             let mut object = SnapshotObject::new(&selected.id, &selected.snapshot);
             object.struct_type = Some("snapshot");
@@ -132,6 +143,13 @@ impl LsArgs {
             if entry.node.kind == FileKind::Directory && !leads_there && !(within && self.recursive) {
                 steps.skip_directory();
             }
+            if let Some(ncdu) = &mut ncdu {
+                // The folders above what is listed hold it together.
+                if within || (entry.node.kind == FileKind::Directory && leads_there) {
+                    ncdu.entry(&entry)?;
+                }
+                continue;
+            }
             if !within {
                 continue;
             }
@@ -148,6 +166,9 @@ impl LsArgs {
         let by = self.sort.unwrap_or(Sort::Name);
         waiting.sort_unstable_by(|a, b| if self.reverse { by.order(b, a) } else { by.order(a, b) });
         waiting.iter().try_for_each(|entry| self.print(session, entry))?;
+        if let Some(ncdu) = ncdu {
+            ncdu.end()?;
+        }
         if errors > 0 { Err(Failure::Reported) } else { Ok(()) }
     }
 

@@ -35,6 +35,9 @@ pub struct RewriteArgs {
     /// A file of patterns to leave out, one a line, with the rules of .gitignore (repeatable)
     #[arg(long, value_name = "FILE")]
     pub exclude_file: Vec<PathBuf>,
+    /// The same, upper and lower case alike (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub iexclude_file: Vec<PathBuf>,
     /// Another host
     #[arg(long, value_name = "HOST")]
     pub new_host: Option<String>,
@@ -64,11 +67,17 @@ impl RewriteArgs {
         }
         let bad = |error: &dyn std::error::Error| Failure::fatal(error.to_string());
         let PatternOptions { include, iinclude, exclude, iexclude } = &self.patterns;
-        let rules =
-            Rules { excludes: exclude, iexcludes: iexclude, exclude_files: &self.exclude_file, ..Rules::default() };
+        let rules = Rules {
+            excludes: exclude,
+            iexcludes: iexclude,
+            exclude_files: &self.exclude_file,
+            iexclude_files: &self.iexclude_file,
+            ..Rules::default()
+        };
         let excludes = Excludes::new(&rules).map_err(|error| bad(&error))?;
         let includes = Patterns::new(include, iinclude).map_err(|error| bad(&error))?;
-        let leaves_out = !(exclude.is_empty() && iexclude.is_empty() && self.exclude_file.is_empty());
+        let files = self.exclude_file.len() + self.iexclude_file.len();
+        let leaves_out = !(exclude.is_empty() && iexclude.is_empty() && files == 0);
         if leaves_out && !includes.is_empty() {
             return Err(Failure::fatal("either name what to leave out or what to keep: not both"));
         }

@@ -102,3 +102,22 @@ fn snapshots_of_every_kind_are_sound_to_restic() {
     assert_eq!(dumped.lines().count(), 500_000);
     assert_eq!(dumped.lines().last(), Some("500000"));
 }
+
+#[test]
+fn a_listing_for_ncdu_is_the_one_that_restic_prints() {
+    let place = Place::with_repository();
+    let tree = place.path("tree");
+    plant_tree(&tree);
+    place.back_up([&tree]);
+    let listing = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
+    let folder = tree.join("folder").to_str().unwrap().to_owned();
+    for arguments in [vec!["latest"], vec!["latest", &folder], vec!["latest", &folder, "--recursive"]] {
+        let arguments: Vec<&str> = [vec!["ls", "--ncdu"], arguments].concat();
+        let (ours, theirs) = (place.ours(&arguments), place.restic(Restic::Next, &arguments));
+        let (ours_lines, theirs_lines) = (ours.lines().count(), theirs.lines().count());
+        assert_eq!(ours_lines, theirs_lines, "{arguments:?}");
+        let (ours, theirs) = (listing(&ours), listing(&theirs));
+        assert_eq!((&ours[0], &ours[1], &ours[3]), (&theirs[0], &theirs[1], &theirs[3]), "{arguments:?}");
+        assert_eq!(ours[2]["tree"], theirs[2]["tree"]);
+    }
+}

@@ -107,3 +107,48 @@ fn several_folders_are_listed_and_sizes_are_shown_for_people() {
     let text = world.lines(["ls", "-l", "--human-readable", "latest"]).join("\n");
     assert!(text.lines().any(|line| line.contains(" 3.000 MiB ") && line.ends_with("/large")), "{text}");
 }
+
+#[test]
+fn a_listing_for_ncdu_is_one_tree_of_arrays() {
+    let world = World::with_snapshot();
+    let listing = |arguments: &[&str]| -> serde_json::Value {
+        let output = world.run([&["-q", "ls", "--ncdu", "latest"], arguments].concat()).success();
+        serde_json::from_str(&stdout(output.get_output())).unwrap()
+    };
+    /// Every path in the tree, a folder with a slash at its end.
+    fn paths(folder: &serde_json::Value, above: &str, found: &mut Vec<String>) {
+        let (first, rest) = folder.as_array().unwrap().split_first().unwrap();
+        let name = first["name"].as_str().unwrap();
+        let own = if name == "/" { "/".to_owned() } else { format!("{above}{name}/") };
+        for below in rest {
+            if below.is_array() {
+                paths(below, &own, found);
+            } else {
+                found.push(format!("{own}{}", below["name"].as_str().unwrap()));
+            }
+        }
+        found.push(own);
+    }
+    let all = listing(&[]);
+    assert_eq!((&all[0], &all[1]), (&1.into(), &2.into()));
+    assert!(all[2]["tree"].is_string());
+    let mut found = Vec::new();
+    paths(&all[3], "", &mut found);
+    let mut lines = world.lines(["ls", "latest"]);
+    lines.push("/".to_owned());
+    let mut bare: Vec<String> = found
+        .iter()
+        .map(|path| if path == "/" { path.clone() } else { path.trim_end_matches('/').to_owned() })
+        .collect();
+    bare.sort();
+    lines.sort();
+    assert_eq!(bare, lines);
+    // The folders above what is listed hold it together.
+    let docs = world.shown("tree/docs");
+    let mut found = Vec::new();
+    paths(&listing(&[&docs])[3], "", &mut found);
+    assert!(found.contains(&format!("{docs}/readme")) && found.contains(&format!("{docs}/deep/")), "{found:?}");
+    assert!(!found.iter().any(|path| path.ends_with("hello.txt") || path.ends_with("note")), "{found:?}");
+    fails_with(world.command(["ls", "--ncdu", "latest", "--json"]), 1, &["--ncdu"]);
+    fails_with(world.command(["ls", "--ncdu", "latest", "--sort", "size"]), 1, &["--sort"]);
+}

@@ -59,6 +59,21 @@ fn an_exclude_file_has_the_rules_of_gitignore() {
 }
 
 #[test]
+fn an_iexclude_file_tells_no_cases_apart() {
+    let world = World::with_snapshot();
+    world.write("rules", "*.TXT\n/**/Deep/\n");
+    let changed = world.objects(["rewrite", "--exclude-file", "rules"]);
+    assert_eq!(changed[0]["changed_snapshots"], 0);
+    let changed = world.objects(["rewrite", "--iexclude-file", "rules", "--forget"]);
+    let new = changed[0]["new_snapshot_id"].as_str().unwrap();
+    assert_eq!(paths(&world, new), ["/docs", "/docs/readme", "/link"]);
+    let backup = ["backup", "tree", "--iexclude-file", "rules"];
+    world.run(backup).success();
+    assert_eq!(paths(&world, "latest"), ["/docs", "/docs/readme", "/link"]);
+    fails_with(world.command(["rewrite", "--iexclude-file", "missing"]), 1, &["--iexclude-file", "missing"]);
+}
+
+#[test]
 fn nothing_to_do_and_contradictions_are_refused() {
     let world = World::with_snapshot();
     fails_with(world.command(["rewrite"]), 1, &["nothing to do"]);
