@@ -146,7 +146,7 @@ fn from_file(file: &Path) -> Result<Password, Failure> {
 /// Runs the command without a shell, as restic does; `origin` names the option or variable in errors, never its text:
 /// a command line can hold a secret.
 fn from_command(text: &str, origin: &str) -> Result<Password, Failure> {
-    let words = split(text).map_err(|reason| Failure::fatal(format!("{origin}: {reason}")))?;
+    let words = backstay_stores::words::split(text).map_err(|reason| Failure::fatal(format!("{origin}: {reason}")))?;
     let Some((program, arguments)) = words.split_first() else {
         return Err(Failure::fatal(format!("{origin} is empty")));
     };
@@ -164,35 +164,6 @@ fn from_command(text: &str, origin: &str) -> Result<Password, Failure> {
         return Err(Failure::fatal(format!("{origin}: {program} printed no password")));
     }
     Ok(password)
-}
-
-/// Splits a command line into words: quotes of both kinds, a backslash before one character; nothing else is special.
-fn split(text: &str) -> Result<Vec<String>, &'static str> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote: Option<char> = None;
-    let mut characters = text.chars();
-    while let Some(c) = characters.next() {
-        match (quote, c) {
-            (Some(open), _) if c == open => quote = None,
-            (Some('"') | None, '\\') => {
-                let next = characters.next().ok_or("the command ends with a backslash")?;
-                word.get_or_insert_default().push(next);
-            }
-            (Some(_), _) => word.get_or_insert_default().push(c),
-            (None, '\'' | '"') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (None, _) if c.is_whitespace() => words.extend(word.take()),
-            (None, _) => word.get_or_insert_default().push(c),
-        }
-    }
-    if quote.is_some() {
-        return Err("a quote is not closed");
-    }
-    words.extend(word);
-    Ok(words)
 }
 
 fn prompt(question: &str, twice: bool, hint: &'static str) -> Result<Password, Failure> {
@@ -251,15 +222,6 @@ fn line(terminal: &mut File) -> std::io::Result<Password> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_command_line_splits_into_words() {
-        assert_eq!(split("pass show  'my backup'").unwrap(), ["pass", "show", "my backup"]);
-        assert_eq!(split(r#"a "b \" c" d\ e '' "#).unwrap(), ["a", "b \" c", "d e", ""]);
-        assert_eq!(split(r"'a\b'").unwrap(), [r"a\b"]);
-        assert!(split("a 'b").is_err());
-        assert!(split("a\\").is_err());
-    }
 
     #[test]
     fn a_password_does_not_print_itself() {

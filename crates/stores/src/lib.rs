@@ -2,7 +2,7 @@
 //! every store passes the behaviour suite in [`testing`].
 //!
 //! ```text
-//! open ─▶ address ─▶ local │ s3 gcs azure swift sftp webdav (object_store over opendal) │ rest
+//! open ─▶ address ─▶ local │ s3 gcs azure swift webdav (object_store over opendal) │ sftp │ rest
 //!            dressed in: limit (bandwidth) ◁ retry (patience) ◁ append_only
 //! ```
 //!
@@ -50,6 +50,7 @@ mod transport;
 pub mod trouble;
 #[cfg(feature = "webdav")]
 mod webdav;
+pub mod words;
 
 pub use local::LocalStore;
 #[cfg(any(test, feature = "testing"))]

@@ -1,7 +1,7 @@
 //! Bandwidth limits: how many bytes a second may go up and come down, over all calls of a store together.
 //!
-//! [`Bandwidth`] keeps the account. HTTP bodies ask it for every piece they move (`transport.rs`); [`LimitedStore`] asks it
-//! for whole objects, for stores that move bytes by other means.
+//! [`Bandwidth`] keeps the account. HTTP bodies and SFTP ask it for every piece they move (`transport.rs`, `sftp.rs`);
+//! [`LimitedStore`] asks it for whole objects, for stores that move bytes by other means.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,7 +78,8 @@ impl Bandwidth {
         self.down.as_ref().map_or(Duration::ZERO, |direction| direction.take(bytes, self.clock.now()))
     }
 
-    fn sleep(&self, time: Duration) {
+    /// Waits for so long.
+    pub(crate) fn sleep(&self, time: Duration) {
         if !time.is_zero() {
             self.clock.sleep(time);
         }

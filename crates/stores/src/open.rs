@@ -113,7 +113,7 @@ impl Making<'_> {
             #[cfg(not(feature = "swift"))]
             Address::Swift(_) => Err(OpenError::NotBuilt("Swift")),
             #[cfg(feature = "sftp")]
-            Address::Sftp(sftp) => object(crate::sftp::parts(sftp, self)?),
+            Address::Sftp(sftp) => Ok(Arc::new(crate::sftp::SftpStore::new(sftp, self)?)),
             #[cfg(not(feature = "sftp"))]
             Address::Sftp(_) => Err(OpenError::NotBuilt("SFTP")),
             #[cfg(feature = "webdav")]

@@ -1,11 +1,13 @@
 //! What every store must do. A store's own tests call [`behaves`] with fresh, empty stores. Below are servers to test
 //! against.
 
+mod daemon;
 pub mod hostile;
 pub mod http;
 pub mod rest_server;
 #[cfg(feature = "testing-s3")]
 pub mod s3;
+pub mod sshd;
 
 use std::sync::Arc;
 

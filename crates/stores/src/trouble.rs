@@ -38,6 +38,8 @@ pub enum Trouble {
     NoSuchHost,
     /// No secure connection.
     Tls,
+    /// The key of an SSH host is not the one that is known.
+    UnknownHost,
     /// Nothing was heard for a long time.
     Silent,
     /// The answer ended too early.
@@ -249,6 +251,15 @@ pub const TABLE: &[Row] = &[
         class: Class::Permanent,
         kind: StoreErrorKind::Other,
         advice: "no secure connection (TLS): check the certificate, and http: against https:",
+    },
+    Row {
+        trouble: Trouble::UnknownHost,
+        statuses: &[],
+        codes: &[],
+        signs: &["the host's key (SSH)"],
+        class: Class::Permanent,
+        kind: StoreErrorKind::Other,
+        advice: "the host's key is not known, or is another one than it was: check it, then connect once with ssh (or -o sftp.known-hosts=add for a new host)",
     },
     Row {
         trouble: Trouble::Silent,

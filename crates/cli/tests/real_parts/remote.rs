@@ -1,14 +1,17 @@
-//! Repositories behind servers: restic's REST protocol, and S3. Both restics are clients of the same places.
+//! Repositories behind servers: restic's REST protocol, S3, SFTP by Debian's `sshd`. Both restics are clients of
+//! the same places.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use backstay_stores::LocalStore;
 use backstay_stores::testing::hostile::{HostileServer, Rule};
 use backstay_stores::testing::rest_server::{RestServer, RestServerOptions};
 use backstay_stores::testing::s3::S3Server;
+use backstay_stores::testing::sshd::Sshd;
 
 use crate::place::{Place, Restic, assert_same, below, noise, succeed, summary, told};
 
@@ -24,6 +27,8 @@ pub(crate) struct Remote {
     pub(crate) ours: String,
     pub(crate) restics: String,
     pub(crate) server: Server,
+    /// What we are told beside the address.
+    options: Vec<String>,
 }
 
 /// What serves it.
@@ -33,6 +38,7 @@ pub(crate) enum Server {
         _server: RestServer,
     },
     S3(S3Server),
+    Sftp(Sshd),
 }
 
 impl Remote {
@@ -40,7 +46,13 @@ impl Remote {
         let place = Place::new();
         let options = RestServerOptions { user: Some(("me".into(), HUSH.into())), ..options.clone() };
         let server = RestServer::start(Arc::new(LocalStore::new(place.path("served"))), options);
-        Self { place, ours: server.url(), restics: server.url(), server: Server::Rest { _server: server } }
+        Self {
+            place,
+            ours: server.url(),
+            restics: server.url(),
+            server: Server::Rest { _server: server },
+            options: Vec::new(),
+        }
     }
 
     pub(crate) fn s3() -> Self {
@@ -50,13 +62,37 @@ impl Remote {
         server.create_bucket(BUCKET);
         let endpoint = server.endpoint();
         let ours = format!("s3://{BUCKET}/some/repo?endpoint={endpoint}");
-        Self { place, ours, restics: format!("s3:{endpoint}/{BUCKET}/some/repo"), server: Server::S3(server) }
+        let restics = format!("s3:{endpoint}/{BUCKET}/some/repo");
+        Self { place, ours, restics, server: Server::S3(server), options: Vec::new() }
+    }
+
+    pub(crate) fn sftp() -> Self {
+        let place = Place::new();
+        let folder = place.path("ssh");
+        std::fs::create_dir(&folder).unwrap();
+        let server = Sshd::start(&folder);
+        // restic of Debian 12 knows no option for ssh's arguments: it finds another ssh.
+        let bin = place.path("bin");
+        std::fs::create_dir(&bin).unwrap();
+        let script = format!("#!/bin/sh\nexec /usr/bin/ssh -F {}/client \"$@\"\n", folder.display());
+        std::fs::write(bin.join("ssh"), script).unwrap();
+        succeed(Command::new("chmod").arg("755").arg(bin.join("ssh")));
+        let url = server.url(&place.path("served"));
+        let options = vec![server.client()];
+        Self { place, ours: url.clone(), restics: url, server: Server::Sftp(server), options }
+    }
+
+    fn sshd(&mut self) -> &mut Sshd {
+        match &mut self.server {
+            Server::Sftp(sshd) => sshd,
+            _ => unreachable!("only of SFTP"),
+        }
     }
 
     /// The same repository through a server that spoils what these rules say. Only for us.
     pub(crate) fn spoiled(&mut self, rules: Vec<Rule>) -> HostileServer {
         match &self.server {
-            Server::Rest { .. } => unreachable!("only in front of S3"),
+            Server::Rest { .. } | Server::Sftp(_) => unreachable!("only in front of S3"),
             Server::S3(server) => {
                 let hostile = HostileServer::start(server.address(), rules);
                 self.ours = format!("s3://{BUCKET}/some/repo?endpoint=http://{}", hostile.address());
@@ -81,7 +117,10 @@ impl Remote {
 
     /// `backstay` on the repository.
     pub(crate) fn backstay<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        self.here(self.place.backstay(arguments), &self.ours)
+        let options = self.options.iter().flat_map(|option| ["-o", option]);
+        let mut command = self.here(self.place.backstay(options), &self.ours);
+        command.args(arguments);
+        command
     }
 
     /// Runs `backstay`, which must succeed; its standard output.
@@ -104,6 +143,8 @@ impl Remote {
 
     fn restic<A: AsRef<OsStr>>(&self, which: Restic, arguments: impl IntoIterator<Item = A>) -> String {
         let mut command = self.here(self.place.restic_command(which), &self.restics);
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", self.place.path("bin").display()));
         succeed(command.args(arguments))
     }
 
@@ -230,5 +271,94 @@ fn a_rest_server_or_a_bucket_without_a_repository_is_exit_status_10() {
     for remote in [Remote::rest(&RestServerOptions::default()), Remote::s3()] {
         let line = remote.fails(10, ["snapshots"]);
         assert!(line.contains("127.0.0.1"), "{line}");
+    }
+}
+
+#[test]
+fn a_repository_behind_sshd_serves_us_and_both_restics_in_turn() {
+    let remote = Remote::sftp();
+    a_month(&remote);
+    // Nobody left anything of his uploads behind.
+    let names = succeed(Command::new("find").arg(remote.place.path("served")).args(["-name", "*tmp*"]));
+    assert_eq!(names, "");
+}
+
+#[test]
+fn a_stranger_and_an_unknown_host_are_one_line_and_make_no_repository() {
+    let mut remote = Remote::sftp();
+    remote.options = vec![remote.sshd().stranger()];
+    let line = remote.fails(1, ["init"]);
+    assert!(line.contains("credentials") && line.contains("Permission denied (publickey)"), "{line}");
+    remote.options = vec![remote.sshd().newcomer()];
+    let line = remote.fails(1, ["init"]);
+    assert!(line.contains("host's key is not known") && line.contains("sftp.known-hosts=add"), "{line}");
+    remote.options = vec![remote.sshd().client()];
+    let line = remote.fails(10, ["snapshots"]);
+    assert!(line.contains("127.0.0.1"), "{line}");
+    assert!(!remote.place.path("served").exists());
+}
+
+#[test]
+fn an_sshd_that_is_not_there_or_serves_no_sftp_is_one_line() {
+    let mut remote = Remote::sftp();
+    remote.options = vec!["sftp.command=sh -c 'echo Welcome'".to_owned()];
+    let line = remote.fails(1, ["snapshots"]);
+    assert!(line.contains("is not SFTP"), "{line}");
+    remote.options = vec![remote.sshd().client()];
+    remote.sshd().kill();
+    let line = remote.fails(1, ["--retry-time", "1", "snapshots"]);
+    assert!(line.contains("Connection refused"), "{line}");
+}
+
+/// Kills the server when the first pack has arrived; the backup ends with one line, and the next one with everything saved.
+fn assert_outlives(mut remote: Remote, packs: &Path, kill: fn(&mut Remote), restart: fn(&mut Remote)) {
+    let tree = remote.tree();
+    std::fs::write(tree.join("long"), noise(77, 200 << 20)).unwrap();
+    remote.run(["init"]);
+    let mut command = remote.backstay(["--retry-time", "0", "backup"]);
+    let backup = command.arg(&tree).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(120);
+    while std::fs::read_dir(packs).unwrap().count() == 0 {
+        assert!(Instant::now() < until, "no pack arrives");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    kill(&mut remote);
+    let output = backup.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", told(&command, &output));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(text.lines().filter(|line| line.starts_with("backstay: ")).count(), 1, "{}", told(&command, &output));
+    assert!(!text.contains("panicked"), "{text}");
+
+    restart(&mut remote);
+    remote.run(["unlock"]);
+    remote.run(["check", "--read-data"]);
+    succeed(remote.backstay(["backup"]).arg(&tree));
+    remote.assert_restores(&tree, "again");
+    remote.assert_sound();
+}
+
+#[test]
+fn an_sshd_that_is_killed_in_the_middle_of_a_backup_is_one_line_and_the_next_backup_ends_well() {
+    let remote = Remote::sftp();
+    let packs = remote.place.path("served/data");
+    assert_outlives(remote, &packs, |remote| remote.sshd().kill(), |remote| remote.sshd().restart());
+}
+
+#[test]
+fn a_backup_over_sftp_that_is_killed_leaves_no_ssh_behind() {
+    let mut remote = Remote::sftp();
+    let tree = remote.tree();
+    std::fs::write(tree.join("long"), noise(78, 200 << 20)).unwrap();
+    remote.run(["init"]);
+    let mut backup = remote.backstay(["backup"]).arg(&tree).stdout(Stdio::null()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(120);
+    while remote.sshd().connections() == 0 {
+        assert!(Instant::now() < until && backup.try_wait().unwrap().is_none(), "no connection comes");
+    }
+    backup.kill().unwrap();
+    backup.wait().unwrap();
+    while remote.sshd().connections() > 0 {
+        assert!(Instant::now() < until, "{} connections are left", remote.sshd().connections());
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
