@@ -8,6 +8,7 @@ pub mod rest_server;
 #[cfg(feature = "testing-s3")]
 pub mod s3;
 pub mod sshd;
+pub mod webdav;
 
 use std::sync::Arc;
 

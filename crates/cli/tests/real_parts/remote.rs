@@ -1,5 +1,5 @@
-//! Repositories behind servers: restic's REST protocol, S3, SFTP by Debian's `sshd`. Both restics are clients of
-//! the same places.
+//! Repositories behind servers: restic's REST protocol, S3, SFTP by Debian's `sshd`, WebDAV by its `nginx`. Both restics are clients
+//! of the same places; of WebDAV they know nothing and work on the folder that is served.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use backstay_stores::testing::hostile::{HostileServer, Rule};
 use backstay_stores::testing::rest_server::{RestServer, RestServerOptions};
 use backstay_stores::testing::s3::S3Server;
 use backstay_stores::testing::sshd::Sshd;
+use backstay_stores::testing::webdav::{self, WebDavServer};
 
 use crate::place::{Place, Restic, assert_same, below, noise, succeed, summary, told};
 
@@ -39,6 +40,7 @@ pub(crate) enum Server {
     },
     S3(S3Server),
     Sftp(Sshd),
+    WebDav(WebDavServer),
 }
 
 impl Remote {
@@ -82,6 +84,22 @@ impl Remote {
         Self { place, ours: url.clone(), restics: url, server: Server::Sftp(server), options }
     }
 
+    pub(crate) fn webdav() -> Self {
+        let place = Place::new();
+        let folder = place.path("web");
+        std::fs::create_dir(&folder).unwrap();
+        let server = WebDavServer::start(&folder);
+        let restics = server.served().join("a/repo").to_str().unwrap().to_owned();
+        Self { place, ours: server.url("a/repo"), restics, server: Server::WebDav(server), options: Vec::new() }
+    }
+
+    fn nginx(&mut self) -> &mut WebDavServer {
+        match &mut self.server {
+            Server::WebDav(nginx) => nginx,
+            _ => unreachable!("only of WebDAV"),
+        }
+    }
+
     fn sshd(&mut self) -> &mut Sshd {
         match &mut self.server {
             Server::Sftp(sshd) => sshd,
@@ -92,7 +110,7 @@ impl Remote {
     /// The same repository through a server that spoils what these rules say. Only for us.
     pub(crate) fn spoiled(&mut self, rules: Vec<Rule>) -> HostileServer {
         match &self.server {
-            Server::Rest { .. } | Server::Sftp(_) => unreachable!("only in front of S3"),
+            Server::Rest { .. } | Server::Sftp(_) | Server::WebDav(_) => unreachable!("only in front of S3"),
             Server::S3(server) => {
                 let hostile = HostileServer::start(server.address(), rules);
                 self.ours = format!("s3://{BUCKET}/some/repo?endpoint=http://{}", hostile.address());
@@ -110,6 +128,7 @@ impl Remote {
         }
         command
             .envs(S3Server::credentials())
+            .envs(WebDavServer::credentials())
             .env("RESTIC_REPOSITORY", address)
             .env("AWS_EC2_METADATA_DISABLED", "true");
         command
@@ -135,7 +154,7 @@ impl Remote {
         assert_eq!(output.status.code(), Some(status), "{}", told(&command, &output));
         let text = String::from_utf8(output.stderr.clone()).unwrap();
         assert_eq!(text.trim_end().lines().count(), 1, "{}", told(&command, &output));
-        for secret in [HUSH, backstay_stores::testing::s3::SECRET_KEY] {
+        for secret in [HUSH, backstay_stores::testing::s3::SECRET_KEY, webdav::PASSWORD] {
             assert!(!text.contains(secret), "{}", told(&command, &output));
         }
         text
@@ -342,6 +361,34 @@ fn an_sshd_that_is_killed_in_the_middle_of_a_backup_is_one_line_and_the_next_bac
     let remote = Remote::sftp();
     let packs = remote.place.path("served/data");
     assert_outlives(remote, &packs, |remote| remote.sshd().kill(), |remote| remote.sshd().restart());
+}
+
+#[test]
+fn a_webdav_server_that_is_killed_in_the_middle_of_a_backup_is_one_line_and_the_next_backup_ends_well() {
+    let mut remote = Remote::webdav();
+    let packs = remote.nginx().served().join("a/repo/data");
+    assert_outlives(remote, &packs, |remote| remote.nginx().kill(), |remote| remote.nginx().restart());
+}
+
+#[test]
+fn a_repository_behind_webdav_serves_us_and_both_restics_in_turn() {
+    let mut remote = Remote::webdav();
+    a_month(&remote);
+    let names = succeed(Command::new("find").arg(remote.nginx().served()).args(["-name", "*tmp*"]));
+    assert_eq!(names, "");
+}
+
+#[test]
+fn a_wrong_password_of_the_webdav_server_is_one_line() {
+    let mut remote = Remote::webdav();
+    let line = remote.fails(10, ["snapshots"]);
+    assert!(line.contains("127.0.0.1"), "{line}");
+    remote.ours = remote.ours.replace("//", "//me:wrong-word@");
+    let line = remote.fails(1, ["init"]);
+    assert!(line.contains("password") && line.contains("401") && !line.contains("wrong-word"), "{line}");
+    remote.nginx().kill();
+    let line = remote.fails(1, ["--retry-time", "1", "snapshots"]);
+    assert!(line.contains("nobody answers"), "{line}");
 }
 
 #[test]
