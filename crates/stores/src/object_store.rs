@@ -191,10 +191,14 @@ impl ObjectStore {
 
     /// Writes an object to where it belongs, in one go.
     async fn upload(operator: Operator, path: &str, body: Bytes, only_new: bool) -> Called<()> {
-        let options = WriteOptions { if_not_exists: only_new, ..WriteOptions::default() };
+        // Some stores remember none where none is named, and then answer what their clients cannot read.
+        let named = operator.info().capability().write_with_content_type;
+        let content_type = named.then(|| "application/octet-stream".to_owned());
+        let usual = WriteOptions { content_type, ..WriteOptions::default() };
+        let options = WriteOptions { if_not_exists: only_new, ..usual.clone() };
         match operator.write_options(path, body.clone(), options).await {
             Err(error) if only_new && error.kind() == ErrorKind::Unsupported => {
-                operator.write_options(path, body, WriteOptions::default()).await?;
+                operator.write_options(path, body, usual).await?;
             }
             other => {
                 other?;
