@@ -1,9 +1,10 @@
-//! A second reader for the tests: rustic's library, which shares no code with restic or with us, checks a repository and restores
-//! from it.
+//! A second reader and writer for the tests: rustic's library, which shares no code with restic or with us, checks a repository,
+//! restores from it, saves into it and prunes it.
 //!
-//! `rustic-reader REPOSITORY PASSWORD-FILE check` reads and verifies every pack; `rustic-reader REPOSITORY PASSWORD-FILE restore
-//! SNAPSHOT[:PATH] TARGET` restores. rustic tells of a failed entry in its log and goes on: every logged error counts as failure
-//! here.
+//! `rustic-reader REPOSITORY PASSWORD-FILE WHAT`, where `check` reads and verifies every pack; `restore SNAPSHOT[:PATH] TARGET`
+//! restores; `backup PATH` saves a folder and prints the snapshot's id; `prune` keeps nothing that is not used, and marks packs for
+//! deletion, to be deleted by a prune a day later; `prune-at-once` deletes them. rustic tells of a failed entry in its log and goes
+//! on: every logged error counts as failure here.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -12,7 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustic_backend::BackendOptions;
 use rustic_core::{
-    CheckOptions, Credentials, LocalDestination, LsOptions, Repository, RepositoryOptions, RestoreOptions,
+    BackupOptions, CheckOptions, Credentials, LimitOption, LocalDestination, LsOptions, PathList, PruneOptions,
+    Repository, RepositoryOptions, RestoreOptions, SnapshotOptions,
 };
 
 /// Prints warnings and errors, and counts the errors.
@@ -41,7 +43,9 @@ static LOG: Counting = Counting { errors: AtomicUsize::new(0) };
 
 fn run(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
     let [repository, password_file, what @ ..] = arguments else {
-        return Err("usage: rustic-reader REPOSITORY PASSWORD-FILE (check | restore SNAPSHOT[:PATH] TARGET)".into());
+        return Err("usage: rustic-reader REPOSITORY PASSWORD-FILE (check | restore SNAPSHOT[:PATH] TARGET | backup PATH | prune | \
+                    prune-at-once)"
+            .into());
     };
     let password = std::fs::read_to_string(password_file)?;
     let backends = BackendOptions::default().repository(*repository).to_backends()?;
@@ -63,6 +67,20 @@ fn run(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
             let options = RestoreOptions::default().numeric_id(true);
             let plan = repository.prepare_restore(&options, entries.clone(), &target, false)?;
             repository.restore(plan, &options, entries, &target)?;
+        }
+        ["backup", path] => {
+            let snapshot = SnapshotOptions::default().to_snapshot()?;
+            let source = PathList::from_iter([path]).sanitize()?;
+            let saved = repository.to_indexed_ids()?.backup(&BackupOptions::default(), &source, snapshot)?;
+            println!("{}", saved.id);
+        }
+        [how @ ("prune" | "prune-at-once")] => {
+            let options = PruneOptions::default()
+                .max_unused(LimitOption::Percentage(0))
+                .max_repack(LimitOption::Unlimited)
+                .instant_delete(*how == "prune-at-once");
+            let plan = repository.prune_plan(&options)?;
+            repository.prune(&options, plan)?;
         }
         _ => return Err(format!("does not know {what:?}").into()),
     }

@@ -16,3 +16,4 @@ mod plugins;
 mod remote;
 mod restic_reads;
 mod restic_writes;
+mod rustic_writes;
