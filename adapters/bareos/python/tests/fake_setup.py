@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Puts the stand-in ``bareosfd``, the helper modules, the examples and the probe plugins on the import path."""
+"""Puts the stand-in ``bareosfd``, the helper modules, our plugins, the examples and the probes on the import path."""
 
 import sys
 import tempfile
@@ -7,7 +7,8 @@ import unittest
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
-for folder in (TESTS / "plugins", TESTS.parent / "examples", TESTS.parent / "modules", TESTS / "fake"):
+PYTHON = TESTS.parent
+for folder in (TESTS / "plugins", PYTHON / "examples", PYTHON / "plugins", PYTHON / "modules", TESTS / "fake"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 sys.dont_write_bytecode = True

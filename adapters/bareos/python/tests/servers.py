@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Real servers for tests: each on a data folder of its own, reachable on loopback only, ended with the test in any case.
+
+May import: the standard library only.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+WAIT = 60  # seconds until a server must have answered
+
+
+def program(name, *folders):
+    """Where a server's program is; a clear line if its package is missing."""
+    found = shutil.which(name, path=os.pathsep.join([*map(str, folders), os.environ["PATH"], "/usr/sbin"]))
+    if found is None:
+        raise RuntimeError(f"{name} is not installed: run scripts/setup test")
+    return found
+
+
+def user_for(name):
+    """The user a server runs as: servers refuse to run as root."""
+    return name if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+
+
+def rights(user):
+    entry = pwd.getpwnam(user)
+    if entry.pw_uid == os.geteuid():
+        return {}
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def run(arguments, user=None, **more):
+    """Runs a program that must succeed; its standard output as text."""
+    done = subprocess.run(
+        arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **(rights(user) if user else {}), **more
+    )
+    if done.returncode:
+        raise RuntimeError(f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+class Server:
+    """A process that is started, waited for and ended."""
+
+    def __init__(self, folder, user):
+        self.folder = Path(folder)
+        self.user = user
+        self.process = None
+        # The way to the folder must be open for the server's user.
+        for parent in (self.folder, *self.folder.parents):
+            if parent.exists() and parent.stat().st_uid == os.geteuid() and str(parent).startswith("/tmp/"):
+                parent.chmod(parent.stat().st_mode | 0o111 if parent != Path("/tmp") else 0o1777)
+        self.own(self.folder)
+
+    def own(self, folder):
+        """Makes a folder that belongs to the server's user."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        entry = pwd.getpwnam(self.user)
+        if entry.pw_uid != os.geteuid():
+            os.chown(folder, entry.pw_uid, entry.pw_gid)
+        return folder
+
+    def launch(self, arguments, log):
+        with open(log, "ab") as output:
+            self.process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                start_new_session=True,
+                **rights(self.user),
+            )
+        until = time.monotonic() + WAIT
+        while not self.answers():
+            if self.process.poll() is not None or time.monotonic() > until:
+                self.kill()
+                raise RuntimeError(f"{arguments[0]} does not start: {Path(log).read_text(errors='replace')[-3000:]}")
+            time.sleep(0.05)
+
+    def answers(self):
+        raise NotImplementedError
+
+    def stop(self, how=signal.SIGTERM):
+        """Ends the server in good order; after a minute by force."""
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+            try:
+                self.process.wait(WAIT)
+            except subprocess.TimeoutExpired:
+                pass
+        self.kill()
+
+    def kill(self):
+        if self.process is not None:
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self.process.wait()
+            self.process = None
+
+
+class Postgres(Server):
+    """PostgreSQL on a Unix socket in its folder, with WAL archiving to ``wal`` there."""
+
+    def __init__(self, folder, data=None):
+        super().__init__(folder, user_for("postgres"))
+        versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
+        self.programs = versions[-1] if versions else Path("/usr/bin")
+        self.data = Path(data or self.folder / "data")
+        self.archive = self.folder / "wal"
+
+    def make(self):
+        """A new empty server, with checksums and small segments."""
+        self.own(self.archive)
+        initdb = program("initdb", self.programs)
+        run(
+            [initdb, "-D", self.data, "--auth=peer", "-k", "--wal-segsize=1", "--no-sync", "-E", "UTF8", "--locale=C"],
+            user=self.user,
+            cwd="/",
+        )
+        command = f"test ! -f {self.archive}/%f && cp %p {self.archive}/%f.part && mv {self.archive}/%f.part {self.archive}/%f"
+        with open(self.data / "postgresql.conf", "a", encoding="utf-8") as file:
+            file.write(
+                "listen_addresses = ''\nwal_level = replica\narchive_mode = on\nfsync = off\n"
+                f"archive_command = '{command}'\n"
+            )
+        return self
+
+    def start(self, *settings):
+        options = [part for setting in settings for part in ("-c", setting)]
+        self.launch(
+            [program("postgres", self.programs), "-D", self.data, "-k", self.folder, *options], self.folder / "log"
+        )
+        return self
+
+    def answers(self):
+        return self.ask("SELECT 1", check=False) == "1"
+
+    def stop(self):
+        super().stop(signal.SIGINT)
+
+    def ask(self, sql, check=True, dbname="postgres"):
+        """What psql prints for this statement, without the last line break."""
+        done = subprocess.run(
+            [program("psql"), "-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-h", self.folder, "-d", dbname, "-c", sql],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd="/",
+            **rights(self.user),
+        )
+        if done.returncode and check:
+            raise RuntimeError(f"{sql}: {done.stderr}")
+        return done.stdout.strip()
+
+    def wait_until(self, sql, answer):
+        until = time.monotonic() + WAIT
+        while (found := self.ask(sql, check=False)) != answer:
+            if time.monotonic() > until or self.process.poll() is not None:
+                raise RuntimeError(f"{sql} answers {found}: {(self.folder / 'log').read_text()[-3000:]}")
+            time.sleep(0.05)
