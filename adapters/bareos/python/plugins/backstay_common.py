@@ -9,7 +9,9 @@ else of the contract is here. Nothing beyond Python's standard library and the c
 * An entry is opened when it is announced, so that what vanishes between the two is left out instead of failing.
 """
 
+import contextlib
 import errno
+import fcntl
 import json
 import os
 import pwd
@@ -376,7 +378,16 @@ class Stream(Entry):
 
     def open(self, direct):
         self.child = self.start()
+        with contextlib.suppress(OSError, AttributeError):
+            # Fewer turns between the program and whoever reads.
+            fcntl.fcntl(self.child.pipe.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
         return self.child.pipe.fileno() if direct else None
+
+    def interrupt(self):
+        """The job is cancelled, on another thread."""
+        child = self.child
+        if child is not None:
+            child.interrupt()
 
     def read(self, count):
         return self.child.pipe.read(count)

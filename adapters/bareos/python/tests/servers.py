@@ -4,13 +4,17 @@
 May import: the standard library only.
 """
 
+import atexit
 import os
 import pwd
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
+
+_made = {}  # kind of server: a folder of its data as it was installed
 
 WAIT = 60  # seconds until a server must have answered
 
@@ -66,6 +70,16 @@ class Server:
         if entry.pw_uid != os.geteuid():
             os.chown(folder, entry.pw_uid, entry.pw_gid)
         return folder
+
+    def copy_of(self, kind, install):
+        """Fills the data folder with what ``install`` makes; it takes long, so it is done once in a run of tests."""
+        if kind not in _made:
+            holder = tempfile.TemporaryDirectory(prefix="backstay-test-")
+            os.chmod(holder.name, 0o755)
+            atexit.register(holder.cleanup)
+            install(self.own(Path(holder.name) / kind))
+            _made[kind] = Path(holder.name) / kind
+        run(["cp", "-a", _made[kind], self.data])
 
     def launch(self, arguments, log):
         with open(log, "ab") as output:
@@ -123,12 +137,7 @@ class Postgres(Server):
     def make(self):
         """A new empty server, with checksums and small segments."""
         self.own(self.archive)
-        initdb = program("initdb", self.programs)
-        run(
-            [initdb, "-D", self.data, "--auth=peer", "-k", "--wal-segsize=1", "--no-sync", "-E", "UTF8", "--locale=C"],
-            user=self.user,
-            cwd="/",
-        )
+        self.copy_of("postgresql", self.install)
         command = f"test ! -f {self.archive}/%f && cp %p {self.archive}/%f.part && mv {self.archive}/%f.part {self.archive}/%f"
         with open(self.data / "postgresql.conf", "a", encoding="utf-8") as file:
             file.write(
@@ -136,6 +145,14 @@ class Postgres(Server):
                 f"archive_command = '{command}'\n"
             )
         return self
+
+    def install(self, data):
+        initdb = program("initdb", self.programs)
+        run(
+            [initdb, "-D", data, "--auth=peer", "-k", "--wal-segsize=1", "--no-sync", "-E", "UTF8", "--locale=C"],
+            user=self.user,
+            cwd="/",
+        )
 
     def start(self, *settings):
         options = [part for setting in settings for part in ("-c", setting)]
@@ -170,3 +187,60 @@ class Postgres(Server):
             if time.monotonic() > until or self.process.poll() is not None:
                 raise RuntimeError(f"{sql} answers {found}: {(self.folder / 'log').read_text()[-3000:]}")
             time.sleep(0.05)
+
+
+class MariaDb(Server):
+    """MariaDB on a Unix socket in its folder. The user who runs the tests is its administrator."""
+
+    def __init__(self, folder, data=None):
+        super().__init__(folder, user_for("mysql"))
+        self.data = Path(data or self.folder / "data")
+        self.socket = self.folder / "socket"
+
+    def make(self):
+        """A new empty server."""
+        self.copy_of("mariadb", self.install)
+        return self
+
+    def install(self, data):
+        me = pwd.getpwuid(os.geteuid()).pw_name
+        run(
+            [
+                program("mariadb-install-db"),
+                "--no-defaults",
+                f"--datadir={data}",
+                "--skip-test-db",
+                f"--auth-root-socket-user={me}",
+            ],
+            user=self.user,
+            cwd="/",
+        )
+
+    def start(self, *options):
+        self.launch(
+            [
+                program("mariadbd"),
+                "--no-defaults",
+                f"--datadir={self.data}",
+                f"--socket={self.socket}",
+                f"--pid-file={self.folder / 'pid'}",
+                "--skip-networking",
+                "--innodb-flush-log-at-trx-commit=2",
+                *options,
+            ],
+            self.folder / "log",
+        )
+        return self
+
+    def answers(self):
+        return self.ask("SELECT 1", check=False) == "1"
+
+    def ask(self, sql, check=True, database=None):
+        """What the server answers, columns with tabs between them, without the last line break."""
+        command = [program("mariadb"), "--no-defaults", f"--socket={self.socket}", "-u", "root", "-N", "-B"]
+        if database:
+            command += ["-D", database]
+        done = subprocess.run([*command, "-e", sql], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if done.returncode and check:
+            raise RuntimeError(f"{sql}: {done.stderr}")
+        return done.stdout.strip()
