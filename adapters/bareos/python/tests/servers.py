@@ -5,14 +5,21 @@ May import: the standard library only.
 """
 
 import atexit
+import email.utils
+import hashlib
+import http.server
 import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import threading
 import time
+import urllib.parse
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 _made = {}  # kind of server: a folder of its data as it was installed
 
@@ -244,3 +251,131 @@ class MariaDb(Server):
         if done.returncode and check:
             raise RuntimeError(f"{sql}: {done.stderr}")
         return done.stdout.strip()
+
+
+class S3:
+    """A small S3 service in this process: buckets as dictionaries of key to Stored; it can be told to misbehave."""
+
+    class Stored:
+        def __init__(self, data, headers=(), changed=None):
+            self.data = data
+            self.headers = dict(headers)
+            self.changed = time.time() if changed is None else changed
+            self.tag = hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+    def __init__(self):
+        self.buckets = {}
+        self.uploads = {}
+        self.requests = []
+        # For the next requests: a status from 300 to 599, a larger number of bytes after which the body breaks off, or None.
+        self.answers = []
+        self.page = 3  # keys in a page of a list
+        service = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def __getattr__(self, name):
+                if name.startswith("do_"):
+                    return lambda: service.serve(self, name[3:])
+                raise AttributeError(name)
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def end(self):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+    def serve(self, request, method):
+        url = urllib.parse.urlsplit(request.path)
+        query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
+        body = request.rfile.read(int(request.headers.get("content-length") or 0))
+        self.requests.append((method, request.path, dict(request.headers)))
+        if not request.headers.get("authorization", "").startswith("AWS4-HMAC-SHA256 Credential="):
+            return self.reply(request, 403, b"<Error><Code>AccessDenied</Code></Error>")
+        if hashlib.sha256(body).hexdigest() != request.headers["x-amz-content-sha256"]:
+            return self.reply(request, 400, b"<Error><Code>XAmzContentSHA256Mismatch</Code></Error>")
+        if self.answers and self.answers[0] is not None and self.answers[0] < 600:
+            return self.reply(request, self.answers.pop(0), b"<Error><Code>SlowDown</Code><Message>later</Message></Error>")
+        _, bucket, key = (urllib.parse.unquote(url.path) + "/").split("/", 2)
+        key = key[:-1]
+        if bucket not in self.buckets:
+            return self.reply(request, 404, b"<Error><Code>NoSuchBucket</Code><Message>no such bucket</Message></Error>")
+        objects = self.buckets[bucket]
+        if method == "GET" and not key:
+            return self.reply(request, 200, self.page_of(objects, query))
+        if method == "POST" and "uploads" in query:
+            self.uploads[name := f"upload {len(self.uploads)}"] = ({}, self.kept(request))
+            return self.reply(request, 200, f"<R><UploadId>{name}</UploadId></R>".encode())
+        if method == "POST":
+            parts, headers = self.uploads.pop(query["uploadId"])
+            objects[key] = self.Stored(b"".join(parts[number] for number in sorted(parts)), headers)
+            objects[key].tag += f"-{len(parts)}"
+            return self.reply(request, 200, b"<CompleteMultipartUploadResult/>")
+        if method == "PUT" and "uploadId" in query:
+            self.uploads[query["uploadId"]][0][int(query["partNumber"])] = body
+            return self.reply(request, 200, b"", {"etag": f'"{len(body)}"'})
+        if method == "PUT":
+            objects[key] = self.Stored(body, self.kept(request))
+            return self.reply(request, 200, b"", {"etag": f'"{objects[key].tag}"'})
+        if method == "DELETE":
+            self.uploads.pop(query.get("uploadId"), None)
+            return self.reply(request, 204, b"")
+        found = objects.get(key)
+        if found is None:
+            return self.reply(request, 404, b"<Error><Code>NoSuchKey</Code></Error>")
+        headers = {
+            **found.headers,
+            "etag": f'"{found.tag}"',
+            "last-modified": email.utils.formatdate(found.changed, usegmt=True),
+        }
+        start = int((request.headers.get("range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        if request.headers.get("if-match", headers["etag"]) != headers["etag"]:
+            return self.reply(request, 412, b"<Error><Code>PreconditionFailed</Code></Error>")
+        status = 206 if "range" in request.headers else 200
+        return self.reply(request, status, found.data[start:], headers, body=method == "GET")
+
+    def kept(self, request):
+        return {
+            name.lower(): value
+            for name, value in request.headers.items()
+            if name.lower() in ("content-type", "cache-control", "x-amz-storage-class") or name.lower().startswith("x-amz-meta-")
+        }
+
+    def page_of(self, objects, query):
+        keys = sorted(key for key in objects if key.startswith(query.get("prefix", "")))
+        keys = [key for key in keys if key > query.get("continuation-token", "")]
+        text = "<ListBucketResult xmlns='http://s3.amazonaws.com/doc/2006-03-01/'><EncodingType>url</EncodingType>"
+        for key in keys[: self.page]:
+            moment = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(objects[key].changed))
+            text += (
+                f"<Contents><Key>{urllib.parse.quote_plus(key)}</Key><Size>{len(objects[key].data)}</Size>"
+                f"<LastModified>{moment}</LastModified></Contents>"
+            )
+        more = len(keys) > self.page
+        text += f"<IsTruncated>{str(more).lower()}</IsTruncated>"
+        if more:
+            text += f"<NextContinuationToken>{escape(keys[self.page - 1])}</NextContinuationToken>"
+        return (text + "</ListBucketResult>").encode()
+
+    def reply(self, request, status, data, headers=None, body=True):
+        request.send_response(status)
+        for name, value in (headers or {}).items():
+            request.send_header(name, value)
+        request.send_header("content-length", str(len(data)))
+        request.end_headers()
+        if body:
+            broken = self.answers.pop(0) if self.answers and data and status < 300 else None
+            request.wfile.write(data if broken is None else data[:broken])
+            if broken is not None:
+                request.wfile.flush()
+                request.connection.shutdown(socket.SHUT_RDWR)
+                request.close_connection = True
