@@ -64,6 +64,7 @@ class MariaDb(Plugin):
         self.client = None  # the program a restored file is being piped into
         self.unpacked = {}  # stem of a restored stream: (its folder, its stat)
         self.into_server = False
+        self.users_changed = False
 
     def complaint(self):
         complaint = super().complaint()
@@ -173,6 +174,7 @@ class MariaDb(Plugin):
             raise Refused("restore=prepared is for physical backups: say restore=server or restore=files")
         if way == "server":
             self.into_server = True
+            self.users_changed |= restorepkt.original_file_name.endswith("/mysql.sql")
             return CF_EXTRACT
         if not restorepkt.ofname.startswith("/"):
             self.error(f"{restorepkt.ofname} needs a target folder to be restored into")
@@ -216,7 +218,7 @@ class MariaDb(Plugin):
         return bRC_OK if self.client is not None else super().set_file_attributes(restorepkt)
 
     def finish_restore(self):
-        if self.into_server:
+        if self.users_changed:
             self.ask("FLUSH PRIVILEGES")
         if not self.unpacked:
             return
@@ -231,13 +233,12 @@ class MariaDb(Plugin):
             folder = self.unpacked[stem][0]
             output_of([*prepare, f"--incremental-dir={folder}"])
             shutil.rmtree(folder)
-        for folder, _, files in os.walk(data):
-            for path in (folder, *(os.path.join(folder, name) for name in files)):
-                try:
+        try:
+            for folder, _, files in os.walk(data):
+                for path in (folder, *(os.path.join(folder, name) for name in files)):
                     os.lchown(path, owner.st_uid, owner.st_gid)
-                except OSError as error:
-                    self.warning(f"could not set the owner of {path}: {error.strerror}")
-                    break
+        except OSError as error:
+            self.warning(f"could not set the owner of {data} and what is in it: {error.strerror}")
         self.info(f"the data directory {data} is ready to be started")
 
     def own_settings(self):

@@ -221,7 +221,7 @@ class Postgresql(Plugin):
         "os_user": Option(),
         "psql": Option("psql"),
         "fast": Option("yes", choices=("yes", "no")),
-        "archive_timeout": Option(300, number=True),
+        "archive_wait": Option(300, number=True),
         "io": Option("core", choices=("core", "plugin")),
         "recovery": Option("yes", choices=("yes", "no"), when="restore"),
         "restore_command": Option(when="restore"),
@@ -445,7 +445,7 @@ class Postgresql(Plugin):
         """Waits until the server has archived these segments; their file names by segment, and the history files."""
         archive = self.option("wal_archive")
         in_server = os.path.join(self.facts["data_directory"], "pg_wal")
-        until = time.monotonic() + self.option("archive_timeout")
+        until = time.monotonic() + self.option("archive_wait")
         gone = None
         while True:
             found, histories = {}, []
@@ -477,7 +477,7 @@ class Postgresql(Plugin):
                 state = self.server.row("SELECT last_failed_wal, last_failed_time FROM pg_stat_archiver")
                 said = f"; its last failure was at {state['last_failed_time']}" if state["last_failed_wal"] else ""
                 raise Refused(
-                    f"the server has not archived {missing[0]} within {self.option('archive_timeout')} seconds{said}:"
+                    f"the server has not archived {missing[0]} within {self.option('archive_wait')} seconds{said}:"
                     " see its log and archive_command"
                 )
             time.sleep(0.1)

@@ -352,18 +352,20 @@ class S3:
 
     def page_of(self, objects, query):
         keys = sorted(key for key in objects if key.startswith(query.get("prefix", "")))
-        keys = [key for key in keys if key > query.get("continuation-token", "")]
-        text = "<ListBucketResult xmlns='http://s3.amazonaws.com/doc/2006-03-01/'><EncodingType>url</EncodingType>"
+        after = bytes.fromhex(query.get("continuation-token", "")).decode()
+        keys = [key for key in keys if key > after]
+        url = query.get("encoding-type") == "url"
+        text = "<ListBucketResult xmlns='http://s3.amazonaws.com/doc/2006-03-01/'>" + "<EncodingType>url</EncodingType>" * url
         for key in keys[: self.page]:
             moment = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(objects[key].changed))
             text += (
-                f"<Contents><Key>{urllib.parse.quote_plus(key)}</Key><Size>{len(objects[key].data)}</Size>"
+                f"<Contents><Key>{urllib.parse.quote_plus(key) if url else character_references(key)}</Key><Size>{len(objects[key].data)}</Size>"
                 f"<LastModified>{moment}</LastModified></Contents>"
             )
         more = len(keys) > self.page
         text += f"<IsTruncated>{str(more).lower()}</IsTruncated>"
         if more:
-            text += f"<NextContinuationToken>{escape(keys[self.page - 1])}</NextContinuationToken>"
+            text += f"<NextContinuationToken>{keys[self.page - 1].encode().hex()}</NextContinuationToken>"
         return (text + "</ListBucketResult>").encode()
 
     def reply(self, request, status, data, headers=None, body=True):
@@ -429,3 +431,8 @@ class Slapd(Server):
         text = run(self.client("ldapsearch", "-LLL", "-o", "ldif-wrap=no", "-b", self.BASE))
         entries = [record.splitlines() for record in text.split("\n\n") if record.strip()]
         return {lines[0]: set(lines[1:]) for lines in entries}
+
+
+def character_references(text):
+    """Text for XML, with references for control characters, which a parser refuses for most of them, as AWS writes it."""
+    return "".join(f"&#{ord(letter)};" if letter < " " else escape(letter) for letter in text)

@@ -192,6 +192,15 @@ class Dump(WithServer):
         self.round_trip("")
         self.round_trip("io=plugin:")
 
+    def test_users_come_back_with_the_database_that_holds_them(self):
+        self.server.ask("CREATE USER ann@localhost IDENTIFIED BY 'x'")
+        self.server.ask("GRANT SELECT ON shop.* TO ann@localhost")
+        expected = self.server.ask("SHOW GRANTS FOR ann@localhost")
+        saved = self.back_up("databases=mysql:")
+        self.server.ask("DROP USER ann@localhost")
+        self.restore(saved, override="restore=server:")
+        self.assertEqual(self.server.ask("SHOW GRANTS FOR ann@localhost"), expected)
+
     def test_dumps_come_back_as_files(self):
         folder = self.restore(self.back_up("databases=shop:"))
         self.assertIn("INSERT INTO `t`", (folder / "shop.sql").read_text())

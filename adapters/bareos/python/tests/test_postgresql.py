@@ -184,6 +184,15 @@ class Postgresql(WithServer):
         module.handle_plugin_event(fd.bEventEndBackupJob)
         self.server.wait_until(sessions, "0")
 
+    def test_a_role_with_the_documented_rights_is_enough(self):
+        ask = self.server.ask
+        ask("CREATE ROLE saver")
+        ask("GRANT pg_monitor TO saver")
+        for function in ("pg_backup_start(text, boolean)", "pg_backup_stop(boolean)", "pg_switch_wal()"):
+            ask(f"GRANT EXECUTE ON FUNCTION {function} TO saver")
+        full = self.back_up("role=saver:")
+        self.back_up("role=saver:", level=fd.L_INCREMENTAL, based_on=full, since=1)
+
     def refused(self, *words, options="", **more):
         with self.assertRaises(job.Failed):
             self.back_up(options, **more)
@@ -215,7 +224,7 @@ class Postgresql(WithServer):
     def test_an_archive_command_that_fails_ends_the_job_with_a_word_about_it(self):
         self.server.ask("ALTER SYSTEM SET archive_command = 'false'")
         self.server.ask("SELECT pg_reload_conf()")
-        self.refused("has not archived", "archive_command", options="archive_timeout=2:")
+        self.refused("has not archived", "archive_command", options="archive_wait=2:")
 
     def test_a_server_that_archives_nothing_or_is_not_there_is_refused(self):
         self.server.stop()
@@ -262,7 +271,7 @@ class Options(PluginCase):
             ("", "wal_archive is missing"),
             ("wal_archive=/x:colour=red:", "no option colour"),
             ("wal_archive=/x:io=fast:", "io=core or io=plugin"),
-            ("wal_archive=/x:archive_timeout=soon:", "not a number"),
+            ("wal_archive=/x:archive_wait=soon:", "not a number"),
             ("wal_archive=/x:recovery_target_name=x:", "for restores"),
         ):
             fd.reset()

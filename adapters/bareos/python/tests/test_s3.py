@@ -47,6 +47,7 @@ class Buckets(WithService):
     def fill(self):
         self.store("plain", b"text", {"content-type": "text/plain", "x-amz-meta-owner": "ann", "cache-control": "no-store"})
         self.store("a/b c/d+e%20\u00fc&<", b"odd key")
+        self.store("a/control \x01\r\n", b"a key that XML cannot hold")
         self.store("a/empty", b"")
         self.store("folder/", b"")
         self.store("big", os.urandom(3_000_000), {"x-amz-storage-class": "REDUCED_REDUNDANCY"})

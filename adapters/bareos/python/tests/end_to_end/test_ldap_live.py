@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""An LDAP directory through the whole program: saved, destroyed, restored in both ways, compared by search."""
+
+from place import Place
+from servers import Slapd, run
+
+from test_ldap import TREE, person
+
+
+class Directory(Place):
+    plugin = "backstay_ldap"
+
+    def setUp(self):
+        super().setUp()
+        self.server = self.served(Slapd(self.folder / "server").make().start())
+        self.server.change("ldapadd", TREE.replace("AP/+", "w7zDvCBj") + "".join(map(person, range(200))))
+        uri = self.server.uri.replace(":", "\\:")
+        password = self.folder / "password"
+        password.write_text(Slapd.PASSWORD + "\n")
+        self.options = f"uri={uri}:base={Slapd.BASE}:bind_dn={Slapd.ADMINISTRATOR}:password@file={password}:"
+
+    def empty(self):
+        self.server.stop()
+        self.server.make().start()
+
+    def test_a_destroyed_directory_comes_back_through_the_plugin_and_from_plain_files(self):
+        expected = self.server.content()
+        self.back_up()
+        self.check()
+        self.empty()
+        self.restore("through", options="restore=server")
+        self.assertEqual(self.server.content(), expected)
+
+        folder = self.restore("plain") / "@LDAP"
+        self.empty()
+        command = "find . -name '*.ldif' -printf '%d %p\\n' | sort -n | cut -d' ' -f2- | while IFS= read -r f; do cat \"$f\"; echo; done | "
+        run(["sh", "-c", command + " ".join(f"'{part}'" for part in self.server.client("ldapadd"))], cwd=folder)
+        self.assertEqual(self.server.content(), expected)
