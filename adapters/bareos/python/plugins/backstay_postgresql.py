@@ -4,7 +4,8 @@
     python3:module_path=<this folder>:module_name=backstay_postgresql:wal_archive=/srv/wal:os_user=postgres
 
 A full backup is a non-exclusive base backup: the server goes on working while its files are read. An incremental or
-differential one is the WAL since the job that it is based on. Everything that has to be asked of the server goes
+differential one is the WAL since the job that it is based on, from the folder where the server archives it; without such a
+folder every backup is a full one, and a slot makes the server keep the WAL that it needs. Everything that has to be asked of the server goes
 through one ``psql`` that lives as long as the backup, because the backup ends with the session that began it.
 
 All options, what a restore does, limits: docs/plugins/backstay_postgresql.md.
@@ -144,7 +145,7 @@ class Psql:
                 break
             lines.append(line)
         if line != f"{token} false":
-            raise Refused(f"the server refused {sql.split('(')[0]}: {self.child.said(since=said)}")
+            raise Refused(f"the server refused: {self.child.said(since=said)}")
         return lines
 
     def line(self):
@@ -211,7 +212,7 @@ class Postgresql(Plugin):
 
     NAME = "backstay_postgresql"
     OPTIONS = {
-        "wal_archive": Option(needed=True),
+        "wal_archive": Option(),
         "host": Option(),
         "port": Option(number=True),
         "user": Option(),
@@ -248,7 +249,9 @@ class Postgresql(Plugin):
 
     def begin(self):
         archive = self.option("wal_archive")
-        if not os.path.isdir(archive):
+        if archive is None and not self.is_full():
+            raise Refused(f"a {self.level_name()} backup needs the option wal_archive")
+        if archive is not None and not os.path.isdir(archive):
             raise Refused(f"wal_archive={archive} is no folder")
         self.server = Psql(self)
         self.facts = facts = self.server.row(
@@ -265,7 +268,7 @@ class Postgresql(Plugin):
             self.server.run("SET idle_session_timeout = 0")
         if facts["standby"]:
             raise Refused("the server is a standby: save the primary")
-        if facts["wal_level"] == "minimal" or facts["archive_mode"] == "off":
+        if facts["wal_level"] == "minimal" or (archive is not None and facts["archive_mode"] == "off"):
             raise Refused("the server archives no WAL: set wal_level, archive_mode and archive_command (see the page)")
         if not os.path.isdir(facts["data_directory"]):
             raise Refused(f"the server's data directory {facts['data_directory']} is not on this system")
@@ -298,6 +301,10 @@ class Postgresql(Plugin):
     def base_backup(self):
         facts, server = self.facts, self.server
         data = facts["data_directory"]
+        if self.option("wal_archive") is None:
+            # It ends with the session.
+            slot = literal(f"backstay_{os.getpid()}_{self.jobId}")
+            server.row(f"SELECT pg_create_physical_replication_slot({slot}, true, true)::text AS slot")
         label, fast = literal(f"backstay {self.jobName}"), "true" if self.option("fast") == "yes" else "false"
         if facts["version"] >= 150000:
             start = server.row(f"SELECT pg_backup_start({label}, {fast})::text AS lsn")["lsn"]
@@ -333,7 +340,11 @@ class Postgresql(Plugin):
         size, timeline = facts["segment_size"], facts["timeline"]
         first, last = number_of(start) // size, last_segment(stop["lsn"], size)
         needed = [segment_name(timeline, number, size) for number in range(first, last + 1)]
-        yield from self.archived(needed)
+        if self.option("wal_archive") is None:
+            for name in needed:
+                yield Segment(os.path.join(data, "pg_wal", name))
+        else:
+            yield from self.archived(needed)
         yield self.memory(stop["lsn"], needed[-1], start_lsn=start, tablespaces=tablespaces)
 
     def data_directory(self, data):
@@ -438,7 +449,7 @@ class Postgresql(Plugin):
         for name in sorted(histories):
             yield File(os.path.join(archive, name))
         for name in needed:
-            yield ArchivedSegment(os.path.join(archive, found[name]))
+            yield Segment(os.path.join(archive, found[name]))
         yield Folder(archive)
 
     def wait_for(self, needed):
@@ -514,7 +525,7 @@ class Postgresql(Plugin):
             elif saved_as == os.path.join(data, "tablespace_map"):
                 self.restored_map = name
         segment = SEGMENT.fullmatch(os.path.basename(name))
-        if segment:
+        if segment and os.path.basename(os.path.dirname(name)) != "pg_wal":
             self.restored_archives.add((os.path.dirname(name), segment[2] or ""))
         return super().create(restorepkt)
 
@@ -531,11 +542,16 @@ class Postgresql(Plugin):
             return
         if self.restored_map is not None:
             self.move_tablespaces()
-        version = self.remembered[-1][1]["server_version"]
+        version, archive = (self.remembered[-1][1][name] for name in ("server_version", "wal_archive"))
         settings = [("restore_command", self.option("restore_command") or self.restore_command())]
         chosen = [(name, self.option(name)) for name in ("recovery_target", *TARGETS) if self.option(name) is not None]
         if len(chosen) > 1:
             raise Refused(f"{chosen[0][0]} and {chosen[1][0]} cannot both be the target of the recovery")
+        if archive is None and not self.option("restore_command"):
+            if chosen:
+                raise Refused(f"{chosen[0][0]} needs a backup with a WAL archive: this one has its own WAL only")
+            self.info(f"the data directory {self.restored_data} is ready to be started")
+            return
         settings += chosen
         for name in ("recovery_target_inclusive", "recovery_target_timeline"):
             if self.option(name) is not None:
@@ -584,14 +600,14 @@ class Postgresql(Plugin):
             raise Refused(f"could not write {path}: {error.strerror}") from error
 
 
-class ArchivedSegment(File):
-    """A segment that must be there: without it the backup is worth nothing."""
+class Segment(File):
+    """A segment of the WAL, which must be there: without it the backup is worth nothing."""
 
     def prepare(self):
         try:
             super().prepare()
         except Vanished:
-            raise Refused(f"{self.name} was removed from the WAL archive while it was being saved") from None
+            raise Refused(f"{self.name}, which the backup needs, was removed while it was being saved") from None
 
 
 def listed(folder):

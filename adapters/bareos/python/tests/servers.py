@@ -132,12 +132,16 @@ class Server:
 
 
 class Postgres(Server):
-    """PostgreSQL on a Unix socket in its folder, with WAL archiving to ``wal`` there."""
+    """PostgreSQL on a Unix socket in its folder, with WAL archiving to ``wal`` there.
+
+    ``BACKSTAY_TEST_POSTGRESQL`` names the folder of its programs, else they are those of the newest release installed.
+    """
 
     def __init__(self, folder, data=None):
         super().__init__(folder, user_for("postgres"))
         versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
-        self.programs = versions[-1] if versions else Path("/usr/bin")
+        usual = versions[-1] if versions else Path("/usr/bin")
+        self.programs = Path(os.environ.get("BACKSTAY_TEST_POSTGRESQL") or usual)
         self.data = Path(data or self.folder / "data")
         self.archive = self.folder / "wal"
 

@@ -132,6 +132,23 @@ class Postgresql(WithServer):
         back = self.start_restored(self.restore(full, last))
         self.assertEqual(self.sum_of(back, "t_busy"), expected)
 
+    def test_without_an_archive_a_full_backup_brings_its_own_wal(self):
+        self.server.stop()
+        self.server.start("archive_mode=off")
+        self.options = self.options.replace(f"wal_archive={self.server.archive}:", "")
+        self.server.ask("CREATE TABLE t_alone AS SELECT n FROM generate_series(1, 50000) AS n")
+        full = self.back_up()
+        expected = self.sum_of(self.server, "t_alone")
+        self.assertEqual(self.server.ask("SELECT count(*) FROM pg_replication_slots"), "0")
+        self.refused("needs the option wal_archive", level=fd.L_INCREMENTAL, based_on=full, since=1)
+        self.server.stop()
+        shutil.rmtree(self.server.data)
+        back = self.start_restored(self.restore(full))
+        self.assertEqual(self.sum_of(back, "t_alone"), expected)
+        with self.assertRaises(job.Failed):
+            self.restore(full, override="recovery_target_name=x:", where="again")
+        self.assertIn("has its own WAL only", self.told(fd.M_FATAL)[0])
+
     def test_what_belongs_to_the_running_server_only_is_left_out(self):
         ask = self.server.ask
         ask("CREATE UNLOGGED TABLE t_unlogged AS SELECT n FROM generate_series(1, 1000) AS n")
@@ -188,7 +205,10 @@ class Postgresql(WithServer):
         ask = self.server.ask
         ask("CREATE ROLE saver")
         ask("GRANT pg_monitor TO saver")
-        for function in ("pg_backup_start(text, boolean)", "pg_backup_stop(boolean)", "pg_switch_wal()"):
+        functions = ["pg_backup_start(text, boolean)", "pg_backup_stop(boolean)", "pg_switch_wal()"]
+        if int(ask("SHOW server_version_num")) < 150000:
+            functions[:2] = ["pg_start_backup(text, boolean, boolean)", "pg_stop_backup(boolean, boolean)"]
+        for function in functions:
             ask(f"GRANT EXECUTE ON FUNCTION {function} TO saver")
         full = self.back_up("role=saver:")
         self.back_up("role=saver:", level=fd.L_INCREMENTAL, based_on=full, since=1)
@@ -268,7 +288,6 @@ class Postgresql(WithServer):
 class Options(PluginCase):
     def test_wrong_options_are_named(self):
         for options, words in (
-            ("", "wal_archive is missing"),
             ("wal_archive=/x:colour=red:", "no option colour"),
             ("wal_archive=/x:io=fast:", "io=core or io=plugin"),
             ("wal_archive=/x:archive_wait=soon:", "not a number"),
