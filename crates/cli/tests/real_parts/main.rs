@@ -17,3 +17,4 @@ mod remote;
 mod restic_reads;
 mod restic_writes;
 mod rustic_writes;
+mod s3_plugin;
