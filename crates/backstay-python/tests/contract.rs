@@ -762,9 +762,22 @@ fn attributes_follow_the_table_of_the_reference() {
     // 39: switched off, nobody asks.
     let plugin = self::plugin("");
     let mut job = spec(Task::Backup, vec![plugin.definition("")]);
-    job.flags = [0, 0x80, 0, 0, 0];
+    job.flags = vec![[0, 0x80, 0, 0, 0]];
     Host::start(job).backup().good();
     assert!(lines(&plugin, &["get_acl", "get_xattr"]).is_empty());
+}
+
+#[test]
+fn each_definition_has_the_option_bits_of_its_own_include() {
+    let plugin = plugin("");
+    let mut job =
+        spec(Task::Backup, vec![plugin.definition("n=1"), plugin.definition("n=2"), plugin.definition("n=3")]);
+    job.flags = vec![[0, 0x80, 0, 0, 0], [0, 0xc0, 0, 8, 2]];
+    let saved = Host::start(job).backup().good().saved;
+    let flags: Vec<_> = saved.iter().map(|one| (one.entry.definition, one.entry.flags)).collect();
+    // The third has none given: the defaults.
+    assert_eq!(flags, [(0, [0, 0x80, 0, 0, 0]), (1, [0, 0xc0, 0, 8, 2]), (2, [0, 0xc0, 0, 8, 0])]);
+    assert_eq!(lines(&plugin, &["get_acl"]).len(), 2);
 }
 
 #[test]
@@ -808,7 +821,7 @@ fn hard_links_are_read_twice_by_default_and_linked_if_wanted() {
     assert!(outcome.saved.iter().all(|one| one.entry.file_type == 3 && !one.data.is_empty()));
     plugin.forget_log();
     let mut job = spec(Task::Backup, vec![plugin.definition("")]);
-    job.flags = FLAGS_LINKS;
+    job.flags = vec![FLAGS_LINKS];
     let saved = Host::start(job).backup().good().saved;
     let second = &saved[1];
     assert_eq!((second.entry.file_type, &second.entry.link[..], second.entry.link_file_index), (1, &b"/a"[..], 1));

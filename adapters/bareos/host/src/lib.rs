@@ -24,7 +24,7 @@ pub use definition::{DefinitionError, Module};
 pub use options::BareosOptions;
 pub use output_names::{OutputNames, OutputNamesError};
 pub use sink::BareosSink;
-pub use source::{BareosSource, sources};
+pub use source::{BareosSource, PluginLine, sources};
 pub use trace::Trace;
 
 /// The adapter's name in a ledger.

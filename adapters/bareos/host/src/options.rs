@@ -13,9 +13,6 @@ use crate::modules;
 use crate::output_names::OutputNames;
 use crate::trace::Trace;
 
-/// The option bits of a Bareos file set with its defaults: ACLs (14), no hard-link handling (15), xattrs (27).
-const DEFAULT_FLAGS: [u8; 5] = [0x00, 0xc0, 0x00, 0x08, 0x00];
-
 /// Options of the jobs that run plugins.
 #[derive(Clone, Debug)]
 pub struct BareosOptions {
@@ -46,8 +43,6 @@ pub struct BareosOptions {
     pub worker_program: Option<PathBuf>,
     /// The interpreter, or a virtual environment; none: the worker's default, `/usr/bin/python3`.
     pub python: Option<PathBuf>,
-    /// Option bits of each SavePacket.
-    pub flags: [u8; 5],
     /// DebugMessage texts up to this level are shown.
     pub debug_level: i32,
     /// How long a plugin may do nothing at all before it is cancelled; none: for ever.
@@ -92,7 +87,6 @@ impl BareosOptions {
             plugin_path: Vec::new(),
             worker_program: None,
             python: None,
-            flags: DEFAULT_FLAGS,
             debug_level: 0,
             callback_timeout: None,
             cancel_grace: Duration::from_secs(30),
@@ -181,7 +175,7 @@ impl BareosOptions {
             where_prefix,
             replace: self.replace,
             used_config: format!("{}/bareos-fd.d/*/*.conf", text(&absolute(&self.config_directory)?)?),
-            flags: self.flags,
+            flags: Vec::new(),
             module_directories,
             debug_level: self.debug_level,
         })
@@ -267,7 +261,7 @@ mod tests {
         options.since = Some(7);
         let spec = options.backup_spec(Task::Backup, 5, definitions, &next).unwrap();
         assert_eq!(spec.since, 7);
-        assert_eq!(spec.flags, [0, 0xc0, 0, 8, 0]);
+        assert_eq!(spec.flags(0), [0, 0xc0, 0, 8, 0]);
         assert!(Path::new(&spec.working_directory).is_dir() && !spec.working_directory.ends_with('/'));
         assert!(spec.used_config.ends_with("/backstay/bareos-fd.d/*/*.conf"));
         assert!(Path::new(&spec.module_directories[0]).join("BareosFdWrapper.py").is_file());

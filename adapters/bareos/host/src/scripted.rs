@@ -163,7 +163,7 @@ fn spec() -> JobSpec {
         where_prefix: None,
         replace: 'a',
         used_config: String::new(),
-        flags: [0; 5],
+        flags: Vec::new(),
         module_directories: Vec::new(),
         debug_level: 0,
     }

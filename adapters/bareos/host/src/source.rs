@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use backstay_bareos_protocol::prior::{KnownFile, PriorWriter, RestoreObject};
 use backstay_bareos_protocol::{
-    Failure, FromWorker, JobSpec, MOST_OBJECT, ObjectEntry, PluginEntry, Task, ToWorker,
+    DEFAULT_FLAGS, Failure, FromWorker, JobSpec, MOST_OBJECT, ObjectEntry, PluginEntry, Task, ToWorker,
 };
 use backstay_core::{
     Attr, Data, DataError, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, SideObject, Source, SourceInfo, Start,
@@ -36,10 +36,28 @@ const PIPE_BUFFER: usize = 1 << 20;
 /// A counter that claims more lost entries than this is not believed: it would spoil the sums.
 const MOST_LOST: u64 = 1 << 32;
 
+/// A `Plugin =` line: its definition, and the option bits of the Include that it stands in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginLine {
+    /// The definition, word for word.
+    pub definition: String,
+    /// Five bytes of option bits (reference 2.3).
+    pub flags: [u8; 5],
+}
+
+impl From<&String> for PluginLine {
+    /// A definition with the option bits that Bareos sets where nothing is said.
+    fn from(definition: &String) -> Self {
+        Self { definition: definition.clone(), flags: DEFAULT_FLAGS }
+    }
+}
+
 /// All plugins of a job that name the same module.
 #[derive(Debug)]
 pub struct BareosSource {
     info: SourceInfo,
+    /// Option bits, one for each definition.
+    flags: Vec<[u8; 5]>,
     module: Module,
     options: BareosOptions,
     /// What the reference job has, on its way to the worker.
@@ -52,13 +70,18 @@ type Prior = PriorWriter<BufWriter<File>>;
 ///
 /// # Errors
 /// [`DefinitionError`] for a definition that is none.
-pub fn sources(definitions: &[String], options: &BareosOptions) -> Result<Vec<BareosSource>, DefinitionError> {
+pub fn sources(
+    lines: impl IntoIterator<Item = impl Into<PluginLine>>,
+    options: &BareosOptions,
+) -> Result<Vec<BareosSource>, DefinitionError> {
     let mut sources: Vec<BareosSource> = Vec::new();
     let mut names = HashSet::new();
-    for definition in definitions {
-        let module = Module::of(definition)?;
+    for line in lines {
+        let PluginLine { definition, flags } = line.into();
+        let module = Module::of(&definition)?;
         if let Some(source) = sources.iter_mut().find(|source| source.module == module) {
-            source.info.definitions.push(definition.clone());
+            source.info.definitions.push(definition);
+            source.flags.push(flags);
             continue;
         }
         let plain: String =
@@ -75,10 +98,11 @@ pub fn sources(definitions: &[String], options: &BareosOptions) -> Result<Vec<Ba
                 path: format!("/{ADAPTER}/{name}"),
                 name: format!("{ADAPTER}-{name}"),
                 adapter: Some(ADAPTER),
-                definitions: vec![definition.clone()],
+                definitions: vec![definition],
                 job_name: options.job_name.clone(),
                 level: options.level,
             },
+            flags: vec![flags],
             module,
             options: options.clone(),
             prior: None,
@@ -119,7 +143,8 @@ impl Source for BareosSource {
 
 impl BareosSource {
     fn begin(&mut self, task: Task, job: &dyn Job, start: &Start) -> Result<(Worker, Begin), Fatal> {
-        let spec = self.options.backup_spec(task, job.id(), self.info.definitions.clone(), start)?;
+        let mut spec = self.options.backup_spec(task, job.id(), self.info.definitions.clone(), start)?;
+        spec.flags.clone_from(&self.flags);
         let definitions = start.reference.as_ref().map(|reference| reference.definitions.clone()).unwrap_or_default();
         let objects = start.objects.iter().map(|object| restore_object(object, &definitions)).collect::<Result<_, _>>()?;
         let prior = self.prior.take();

@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 /// Raised when a message changes: host and worker must agree on it in their first frames.
 pub const PROTOCOL_VERSION: u32 = 3;
 
+/// The option bits of a Bareos file set with its defaults: ACLs (14), no hard-link handling (15), xattrs (27)
+/// (reference 12.4).
+pub const DEFAULT_FLAGS: [u8; 5] = [0x00, 0xc0, 0x00, 0x08, 0x00];
+
 /// What the host tells the worker before anything else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobSpec {
@@ -52,12 +56,21 @@ pub struct JobSpec {
     pub replace: char,
     /// bVarUsedConfig.
     pub used_config: String,
-    /// Five bytes of option bits for each SavePacket (reference 2.3).
-    pub flags: [u8; 5],
+    /// For each of `definitions`, the five bytes of option bits of its SavePackets (reference 2.3). Those that are missing
+    /// are [`DEFAULT_FLAGS`].
+    pub flags: Vec<[u8; 5]>,
     /// Folders put on `sys.path` after `module_path`: our helper modules live there.
     pub module_directories: Vec<String>,
     /// DebugMessage texts up to this level are sent.
     pub debug_level: i32,
+}
+
+impl JobSpec {
+    /// The option bits that hold for a definition, by its place in [`JobSpec::definitions`].
+    #[must_use]
+    pub fn flags(&self, definition: u32) -> [u8; 5] {
+        self.flags.get(definition as usize).copied().unwrap_or(DEFAULT_FLAGS)
+    }
 }
 
 /// What a worker is started for.

@@ -198,6 +198,7 @@ impl<'a> Backup<'a> {
 
     /// One `Plugin =` line.
     fn plugin_line(&mut self, py: Python<'_>, number: u32, definition: &str) -> Result<(), HostGone> {
+        self.context.set_line(number);
         let estimates = self.estimates();
         let event = if estimates { event::ESTIMATE_COMMAND } else { event::BACKUP_COMMAND };
         if self.context.delivers(event) {
@@ -242,7 +243,7 @@ impl<'a> Backup<'a> {
 
     /// One round of start_backup_file, saving, end_backup_file. False: the line is finished.
     fn object(&mut self, py: Python<'_>, number: u32, command: &Bound<'_, PyString>) -> Result<bool, Trouble> {
-        let packet = calls::save_packet(py, command, self.context.spec.flags)?;
+        let packet = calls::save_packet(py, command, self.context.spec.flags(number))?;
         let mut answer = self.script.call(py, intern!(py, "start_backup_file"), (packet.as_any(),));
         let mut saved = None;
         if answer.is_ok() {
@@ -314,7 +315,7 @@ impl<'a> Backup<'a> {
         if self.context.spec.level == 'F' {
             return false;
         }
-        let mtime_only = option_bit::is_on(self.context.spec.flags, option_bit::MTIME_ONLY);
+        let mtime_only = option_bit::is_on(self.context.line_flags(), option_bit::MTIME_ONLY);
         let entry = &mut saved.entry;
         let checked = changes::check(self.context, &entry.name, &entry.stat, saved.save_time, mtime_only);
         if checked.found && option_bit::is_on(entry.flags, option_bit::DELTA) {
@@ -460,7 +461,10 @@ impl<'a> Backup<'a> {
     fn link_names(&mut self, saved: &mut Saved<'_>) {
         let stat = &saved.entry.stat;
         let linkable = matches!(stat.mode & 0o170_000, 0o100_000 | 0o020_000 | 0o060_000 | 0o010_000 | 0o140_000);
-        if option_bit::is_on(self.context.spec.flags, option_bit::NO_HARD_LINKS) || stat.nlink < 2 || !linkable {
+        if option_bit::is_on(self.context.spec.flags(saved.entry.definition), option_bit::NO_HARD_LINKS)
+            || stat.nlink < 2
+            || !linkable
+        {
             return;
         }
         match self.hard_links.get(&(stat.dev, stat.ino)) {
@@ -484,7 +488,7 @@ impl<'a> Backup<'a> {
         let fname = saved.fname.clone().into_any();
         let mut result = Ok(());
         if !saved.entry.no_read {
-            let no_atime = option_bit::is_on(self.context.spec.flags, option_bit::NO_ATIME);
+            let no_atime = option_bit::is_on(self.context.spec.flags(saved.entry.definition), option_bit::NO_ATIME);
             let flags = if no_atime { rustix::fs::OFlags::NOATIME.bits().cast_signed() } else { 0 };
             let opened = calls::open(py, self.script, &fname, flags, 0)?;
             result = match opened {
@@ -704,7 +708,7 @@ impl<'a> Backup<'a> {
 
     /// get_acl and get_xattr, as far as the file set asks for them (reference 3.9).
     fn attributes(&self, py: Python<'_>, saved: &Saved<'_>, fname: &Bound<'_, PyAny>) -> Result<(), Trouble> {
-        let flags = self.context.spec.flags;
+        let flags = self.context.spec.flags(saved.entry.definition);
         let name = || names::shown(&saved.name);
         if option_bit::is_on(flags, option_bit::ACL) && saved.file_type != ft::LNK {
             match calls::get_acl(py, self.script, fname) {

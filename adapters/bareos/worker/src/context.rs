@@ -50,6 +50,7 @@ pub struct JobContext {
     /// What the host said.
     pub spec: JobSpec,
     known: Option<Known>,
+    line: AtomicU32,
     sender: Mutex<Sender>,
     job_type: AtomicU8,
     status: AtomicU8,
@@ -99,6 +100,7 @@ impl JobContext {
         let context = Arc::new(Self {
             spec,
             known,
+            line: AtomicU32::new(0),
             sender: Mutex::new(sender),
             job_type: AtomicU8::new(b'I'),
             status: AtomicU8::new(status::CREATED),
@@ -284,6 +286,16 @@ impl JobContext {
     pub(crate) fn where_prefix(&self) -> Option<&str> {
         let known = self.where_known.load(Ordering::SeqCst);
         self.spec.where_prefix.as_deref().filter(|_| known).map(|prefix| if prefix == "/" { "" } else { prefix })
+    }
+
+    /// The plugin line that is being worked on, by its number in the specification.
+    pub(crate) fn set_line(&self, number: u32) {
+        self.line.store(number, Ordering::SeqCst);
+    }
+
+    /// The option bits of that line.
+    pub(crate) fn line_flags(&self) -> [u8; 5] {
+        self.spec.flags(self.line.load(Ordering::SeqCst))
     }
 
     /// What the reference job has, if there is one.

@@ -437,7 +437,7 @@ fn check_changes<'py>(
     let text = |field| packet.value(field).and_then(|value| value.cast_into::<PyString>().ok());
     let name = if stat.mode & 0o170_000 == 0o040_000 { save::LINK } else { save::FNAME };
     let name = text(name).map(|name| names::to_bytes(&name)).transpose()?.unwrap_or_default();
-    let mtime_only = option_bit::is_on(job.spec.flags, option_bit::MTIME_ONLY);
+    let mtime_only = option_bit::is_on(job.line_flags(), option_bit::MTIME_ONLY);
     let checked = changes::check(job, &name, &stat, packet.integer(save::SAVE_TIME), mtime_only);
     packet.set_integer(save::DELTA_SEQ, checked.delta_sequence.into());
     packet.set_integer(save::ACCURATE_FOUND, checked.found.into());

@@ -85,7 +85,7 @@ pub fn spec(task: Task, definitions: Vec<String>) -> JobSpec {
         where_prefix: None,
         replace: 'a',
         used_config: "/etc/backstay/bareos/bareos-fd.d/*/*.conf".to_owned(),
-        flags: FLAGS,
+        flags: vec![FLAGS],
         module_directories: vec![python_folder().join("modules").display().to_string()],
         debug_level: 0,
     }
