@@ -1,8 +1,10 @@
 //! The targets. Their inputs are plain bytes; where a decoder takes more than that, the first bytes say it.
 
-use std::io::Cursor;
+use std::io::{self, Cursor};
 use std::os::fd::AsFd;
+use std::path::Path;
 
+use backstay_bareos_fileset::{Selection, Surroundings};
 use backstay_bareos_host::Module;
 use backstay_bareos_protocol::{FromWorker, ToWorker};
 use backstay_core::{Attr, Entry, FileKind, Id, SavedJob, SideObject, Stat, Time};
@@ -37,6 +39,7 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "worker_frame", run: worker_frame, corpus: worker_frame_corpus },
     Target { name: "definition", run: definition, corpus: definition_corpus },
     Target { name: "pattern", run: pattern, corpus: pattern_corpus },
+    Target { name: "file_set", run: file_set, corpus: file_set_corpus },
 ];
 
 fn key() -> MasterKey {
@@ -394,4 +397,49 @@ fn pattern_corpus() -> Vec<Vec<u8>> {
     [&b"*.txt\0/a/b.txt"[..], b"/a/**/c\0/a/b/c", b"[a-z]?\\*\0/xy", b"**/**/**/a\0/a/a/a/a/a/a/a/a/b"]
         .map(<[u8]>::to_vec)
         .into()
+}
+
+/// A system in which every file holds the same, and a command prints itself.
+struct OneFile<'a>(&'a [u8]);
+
+impl Surroundings for OneFile<'_> {
+    fn read(&mut self, _file: &Path) -> io::Result<Vec<u8>> {
+        Ok(self.0.to_vec())
+    }
+
+    fn run(&mut self, command: &str) -> io::Result<Vec<u8>> {
+        Ok(command.as_bytes().to_vec())
+    }
+}
+
+fn file_set(data: &[u8]) {
+    // Each text includes itself, as far as it is let.
+    if data.len() > 4096 {
+        return;
+    }
+    match backstay_bareos_fileset::parse(Path::new("/set"), &mut OneFile(data)) {
+        Err(error) => assert!(!error.to_string().is_empty()),
+        Ok(sets) => {
+            for set in sets {
+                let bytes = postcard::to_stdvec(&set).unwrap_or_default();
+                assert!(postcard::from_bytes(&bytes).is_ok_and(|again: backstay_bareos_fileset::FileSet| again == set));
+                for include in &set.includes {
+                    // What was parsed has no expression that cannot be used.
+                    let selection = Selection::new(include, &set.excludes);
+                    let decision = selection.as_ref().map(|rules| rules.decide(b"/a/b.c", data.len() % 2 == 0));
+                    assert!(decision.is_ok_and(|decision| decision.options < include.options.len()));
+                }
+            }
+        }
+    }
+}
+
+fn file_set_corpus() -> Vec<Vec<u8>> {
+    [
+        &b"FileSet { Name = a; Include { Options { OneFs = no; Wild = \"*.[oa]\" } File = /x } Exclude { File = /t* } }"[..],
+        b"FileSet {\n Name = \"b\"\n Include {\n Options { RegexFile = \"^(a|b)+[[:alpha:]]{1,3}$\" }\n Plugin = \"python3:\"\n \"x=\\\\:\" } }",
+        b"@x\nFileSet { Name = c; Include { File = \"</list\"; File = \"|/cmd\" } } # end",
+    ]
+    .map(<[u8]>::to_vec)
+    .into()
 }
