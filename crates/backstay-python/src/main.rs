@@ -3,14 +3,15 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use backstay_python_runtime::interpreter::{self, interpreter_path, leave, linked_version};
+use backstay_worker::Confinement;
 
 const USAGE: &str = "\
-Usage: backstay-python bareos-fd [--python PATH]
-       backstay-python --check [--python PATH]
+Usage: backstay-python bareos-fd [--python PATH] [CONFINEMENT]
+       backstay-python --check [--python PATH] [CONFINEMENT]
        backstay-python --version
 
 Runs Python plugins for backstay, which starts this program by itself.
@@ -23,12 +24,22 @@ Commands:
 Options:
   --python PATH  Interpreter or virtual environment of the linked minor version
                  [default: the variable BACKSTAY_PYTHON, else /usr/bin/python3]
+
+Confinement, which the process gives itself before Python starts:
+  --memory BYTES          Memory of its own that each process may have
+  --user NAME:UID:GID:GROUPS
+                          The user to become
+  --sandbox PARTS         no-network, closed, partial, metadata; or none of them: ''
+  --allow PATH            Readable in a closed sandbox
+  --allow-write PATH      Writable in a sandbox
+  --must-read PATH, --must-write PATH
+                          End at once if this cannot be read, or written
 ";
 
 /// What the command line asks for.
 enum Command {
-    BareosFd(PathBuf),
-    Check(PathBuf),
+    BareosFd(PathBuf, Confinement),
+    Check(PathBuf, Confinement),
     Version,
     Help,
 }
@@ -39,8 +50,8 @@ fn main() -> ExitCode {
         Err(reason) => return fail(&format!("{reason}\n\n{USAGE}"), 2),
     };
     match command {
-        Command::BareosFd(path) => bareos_fd(&path),
-        Command::Check(path) => check(&path),
+        Command::BareosFd(path, confinement) => bareos_fd(&path, &confinement),
+        Command::Check(path, confinement) => check(&path, &confinement),
         Command::Version => {
             let (_, python) = linked_version();
             say(&format!("backstay-python {} (Python {python})\n", env!("CARGO_PKG_VERSION")))
@@ -52,32 +63,36 @@ fn main() -> ExitCode {
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, String> {
     let first = arguments.next().ok_or("a command is missing")?;
     let mut python = None;
+    let mut confinement = Confinement::default();
     while let Some(argument) = arguments.next() {
         let text = argument.to_string_lossy();
         if text == "--python" {
             python = Some(arguments.next().ok_or("--python needs a path")?);
         } else if let Some(path) = text.strip_prefix("--python=") {
             python = Some(path.into());
-        } else {
+        } else if !confinement.take(&text, || arguments.next())? {
             return Err(format!("unknown argument {text}"));
         }
     }
     let path = interpreter_path(python.as_deref());
     match &*first.to_string_lossy() {
-        "bareos-fd" => Ok(Command::BareosFd(path)),
-        "--check" => Ok(Command::Check(path)),
+        "bareos-fd" => Ok(Command::BareosFd(path, confinement)),
+        "--check" => Ok(Command::Check(path, confinement)),
         "--version" | "-V" => Ok(Command::Version),
         "--help" | "-h" => Ok(Command::Help),
         other => Err(format!("unknown command {other}")),
     }
 }
 
-fn bareos_fd(path: &std::path::Path) -> ExitCode {
+fn bareos_fd(path: &Path, confinement: &Confinement) -> ExitCode {
     // First of all: nothing else may open descriptors before the host's are taken over.
     let inherited = match backstay_worker::inherited() {
         Ok(inherited) => inherited,
         Err(error) => return fail(&error.to_string(), 2),
     };
+    if let Err(reason) = confine(confinement) {
+        return fail(&reason, 1);
+    }
     match backstay_bareos_worker::serve(inherited, path) {
         // Past the destructors of libraries: threads that the plugin left may still run.
         Ok(()) => leave(0),
@@ -88,7 +103,21 @@ fn bareos_fd(path: &std::path::Path) -> ExitCode {
     }
 }
 
-fn check(path: &std::path::Path) -> ExitCode {
+/// While this is the only thread, and nothing foreign was loaded.
+fn confine(confinement: &Confinement) -> Result<(), String> {
+    let open = confinement.apply().map_err(|error| error.to_string())?;
+    if !open.is_empty() {
+        let text = format!("the sandbox is partial: this kernel cannot keep a plugin from {}\n", open.join(", "));
+        // Standard error is the job's log.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+    Ok(())
+}
+
+fn check(path: &Path, confinement: &Confinement) -> ExitCode {
+    if let Err(reason) = confine(confinement) {
+        return fail(&reason, 1);
+    }
     backstay_bareos_worker::register_module();
     if let Err(error) = interpreter::start(path) {
         return fail(&error.to_string(), 1);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser};
+use clap::{Args, Parser, ValueEnum};
 use jiff::Zoned;
 
 use backstay_bareos_host::AccurateOptions;
@@ -194,6 +194,47 @@ pub struct PluginOptions {
     /// The Python interpreter, or the folder of a virtual environment, that plugins run in [default: /usr/bin/python3]
     #[arg(long, value_name = "PATH")]
     pub python: Option<PathBuf>,
+    /// How long a plugin's whole job may take before it is cancelled [default: no limit]
+    #[arg(long, value_name = "DURATION", value_parser = format::parse_duration)]
+    pub plugin_time_limit: Option<Duration>,
+    /// How much memory of its own each process of a plugin may have: 512M, 2G [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = format::parse_size)]
+    pub plugin_memory: Option<u64>,
+    /// Run plugins, and all that they start, as this user (root only) [default: who runs backstay]
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub plugin_user: Option<String>,
+    /// Run plugins in a sandbox: they write to their working folder, temporary files and a restore's target only.
+    /// no-network: no sockets but Unix ones; closed: they read only what the sandbox allows; partial: also on a kernel
+    /// that cannot do all of it
+    #[arg(
+        long,
+        value_enum,
+        value_name = "PART,...",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "files",
+        value_delimiter = ','
+    )]
+    pub sandbox: Option<Vec<SandboxPart>>,
+    /// What plugins may also read in --sandbox=closed (repeatable)
+    #[arg(long, value_name = "PATH", requires = "sandbox")]
+    pub sandbox_allow: Vec<PathBuf>,
+    /// What plugins may also read and write in a sandbox (repeatable)
+    #[arg(long, value_name = "PATH", requires = "sandbox")]
+    pub sandbox_allow_write: Vec<PathBuf>,
+}
+
+/// What a sandbox is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SandboxPart {
+    /// Nothing is written but where a plugin works; what a sandbox always is
+    Files,
+    /// No sockets but Unix ones
+    NoNetwork,
+    /// Nothing is read but the system's folders, the plugin's own, and what is allowed
+    Closed,
+    /// A kernel that cannot do all of it will do: what it leaves open is said
+    Partial,
 }
 
 /// What plugins are asked to announce.

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backstay_bareos_host::{BareosOptions, BareosSink, OutputNames, Trace};
+use backstay_bareos_host::{
+    BareosOptions, BareosSink, ConfineOptions, LEAST_MEMORY, OutputNames, PluginUser, SandboxOptions, Trace,
+};
 use backstay_core::{Job, Level, Outcome, Source, Tally, Verdict};
 use backstay_engine::backup::BackupReport;
 use backstay_engine::job::{JobControl, state_directory};
@@ -13,7 +15,7 @@ use backstay_engine::restore_through::{ThroughObserver, restore_through};
 use backstay_repository::pattern::{PatternError, Patterns};
 use backstay_repository::{Reader, Repository};
 
-use crate::args::{LevelOptions, PluginOptions};
+use crate::args::{LevelOptions, PluginOptions, SandboxPart};
 use crate::commands::restore::{OverwriteChoice, RestoreArgs};
 use crate::failure::{Failure, chain, one_line};
 use crate::format::{self, count};
@@ -22,6 +24,9 @@ use crate::progress::{Counters, Progress, Work};
 use crate::selection::{Selected, reader};
 use crate::session::Session;
 use crate::{job, signals};
+
+/// Where plugins of another user than root have their folders.
+const SYSTEM_STATE: &str = "/var/lib/backstay";
 
 /// All definitions: those of the command line, then those in files.
 ///
@@ -50,7 +55,12 @@ pub fn definitions(texts: &[String], files: &[PathBuf]) -> Result<Vec<String>, F
 
 /// How the options say that plugins run.
 fn options(options: &PluginOptions, verbosity: u8) -> Result<BareosOptions, Failure> {
-    let mut bareos = BareosOptions::new(state_directory());
+    let confine = confine(options)?;
+    // Another user cannot enter root's home folder.
+    let own_state = confine.user.is_some() && std::env::var_os("XDG_STATE_HOME").is_none_or(|value| value.is_empty());
+    let state = if own_state { PathBuf::from(SYSTEM_STATE) } else { state_directory() };
+    let mut bareos = BareosOptions::new(state);
+    bareos.confine = confine;
     bareos.job_name.clone_from(&options.job_name);
     if let Some(client) = &options.client {
         bareos.client.clone_from(client);
@@ -71,6 +81,32 @@ fn options(options: &PluginOptions, verbosity: u8) -> Result<BareosOptions, Fail
         bareos.trace = Some(trace);
     }
     Ok(bareos)
+}
+
+/// What plugins may do.
+fn confine(options: &PluginOptions) -> Result<ConfineOptions, Failure> {
+    if let Some(memory) = options.plugin_memory.filter(|memory| *memory < LEAST_MEMORY) {
+        return Err(Failure::fatal(format!(
+            "--plugin-memory of {} is too little: Python and a plugin need {} at least",
+            format::bytes(memory),
+            format::bytes(LEAST_MEMORY)
+        )));
+    }
+    let user = options.plugin_user.as_deref().map(PluginUser::named).transpose();
+    let user = user.map_err(|error| Failure::fatal(format!("--plugin-user cannot be used: {error}")))?;
+    let sandbox = options.sandbox.as_ref().map(|parts| SandboxOptions {
+        no_network: parts.contains(&SandboxPart::NoNetwork),
+        closed: parts.contains(&SandboxPart::Closed),
+        partial: parts.contains(&SandboxPart::Partial),
+        allow: options.sandbox_allow.clone(),
+        allow_write: options.sandbox_allow_write.clone(),
+    });
+    if sandbox.as_ref().is_some_and(|sandbox| !sandbox.closed && !sandbox.allow.is_empty()) {
+        return Err(Failure::fatal(
+            "--sandbox-allow is for --sandbox=closed: in another sandbox a plugin may read everything that its user may",
+        ));
+    }
+    Ok(ConfineOptions { memory: options.plugin_memory, time_limit: options.plugin_time_limit, user, sandbox })
 }
 
 /// The sources that announce what the definitions name.

@@ -53,6 +53,8 @@ pub fn inherited() -> io::Result<Inherited> {
         return Err(refused());
     };
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    // What outlives its parent comes to us, where the host finds it.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     // Fails only for a process that leads a group already, which a host's child may do.
     let _ = rustix::process::setsid();
     Ok(Inherited {

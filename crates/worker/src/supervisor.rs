@@ -4,8 +4,9 @@
 //! for what it prints. It makes itself the leader of a session and asks to be killed with its host (see
 //! [`crate::inherited`]). A process that it leaves behind is found by its session, by the mark in its environment or by
 //! its ancestors, killed through a pidfd (no number can be reused under our hands) and reaped: the host is their
-//! subreaper. That a child which clears its environment *and* starts a session *and* outlives its parent escapes is the
-//! limit of what needs no privilege.
+//! subreaper. A child which clears its environment *and* starts a session *and* outlives its parent becomes the worker's
+//! child, which is a subreaper too, and is looked for before the worker ends. That such a one escapes when the worker dies
+//! by itself is the limit of what needs no privilege.
 //!
 //! The kernel delivers the parent-death signal when the *thread* that started the worker ends: start it on a thread that
 //! lives as long as the job.
@@ -218,11 +219,27 @@ impl Worker {
     /// # Errors
     /// [`SpawnError::Start`].
     pub fn spawn<A: AsRef<OsStr>>(program: &Path, arguments: &[A]) -> Result<Self, SpawnError> {
-        Self::try_spawn(program, arguments)
+        Self::spawn_with(program, arguments, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    ///
+    /// # Errors
+    /// [`SpawnError::Start`].
+    pub fn spawn_with<A: AsRef<OsStr>>(
+        program: &Path,
+        arguments: &[A],
+        environment: &[(&str, OsString)],
+    ) -> Result<Self, SpawnError> {
+        Self::try_spawn(program, arguments, environment)
             .map_err(|error| SpawnError::Start { program: program.display().to_string(), error })
     }
 
-    fn try_spawn<A: AsRef<OsStr>>(program: &Path, arguments: &[A]) -> io::Result<Self> {
+    fn try_spawn<A: AsRef<OsStr>>(
+        program: &Path,
+        arguments: &[A],
+        environment: &[(&str, OsString)],
+    ) -> io::Result<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let (ours, theirs) = Channel::pair()?;
@@ -239,6 +256,7 @@ impl Worker {
         let mut command = Command::new(program);
         command
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .env(MARK, &mark)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -319,8 +337,9 @@ impl Worker {
     }
 
     /// Kills it at once. [`Worker::end`] still has to follow.
-    pub fn kill(&self) {
-        if let Some(process) = &self.process {
+    pub fn kill(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.remember();
             process.signal(Signal::KILL);
         }
     }
@@ -363,6 +382,9 @@ impl Worker {
     /// # Errors
     /// What the kernel says.
     pub fn end(mut self, grace: Duration) -> io::Result<Exit> {
+        if let Some(process) = &mut self.process {
+            process.remember();
+        }
         self.sender.close();
         self.process.as_mut().map_or(Ok(Exit::Status(0)), |process| process.end(grace))
     }
@@ -409,6 +431,12 @@ impl Process {
         };
         self.exit = Some(exit);
         Ok(exit)
+    }
+
+    /// Remembers the worker's family while it lives: whoever has lost mark and session is still its descendant now.
+    fn remember(&mut self) {
+        let family = self.family();
+        self.known.extend(family.iter().map(|relative| (relative.pid, relative.started)));
     }
 
     /// Kills and reaps everything that the worker started, within two seconds.
@@ -507,6 +535,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.exit.is_none() {
+            self.remember();
             self.signal(Signal::KILL);
             let _ = self.end(Duration::from_secs(1));
         }

@@ -11,6 +11,7 @@ use backstay_worker::{Received, Waited, Worker};
 use rustix::event::PollFlags;
 
 use crate::definition::shown;
+use crate::options::BareosOptions;
 use crate::trace::Trace;
 
 /// How often the job is asked whether it was cancelled.
@@ -42,6 +43,21 @@ pub(crate) struct Limits {
     pub(crate) silence: Option<Duration>,
     /// How long it has to end after a cancel.
     pub(crate) grace: Duration,
+    /// How long its whole job may take.
+    pub(crate) whole: Option<Duration>,
+    /// Bytes of memory that it may have; the worker sees to that, we only say so when it may be why something failed.
+    pub(crate) memory: Option<u64>,
+}
+
+impl Limits {
+    pub(crate) fn of(options: &BareosOptions) -> Self {
+        Self {
+            silence: options.callback_timeout,
+            grace: options.cancel_grace,
+            whole: options.confine.time_limit,
+            memory: options.confine.memory,
+        }
+    }
 }
 
 pub(crate) struct Connection {
@@ -57,6 +73,10 @@ pub(crate) struct Connection {
     complaint: Option<String>,
     /// When the worker last did something while we waited for it.
     alive: Instant,
+    /// When the job began.
+    began: Instant,
+    /// When the clock was last looked at.
+    looked: Instant,
     /// The worker's counter when it ended.
     last_announced: u64,
     /// Definitions of the job, and what the job log shows in their place: the contract's messages repeat them.
@@ -76,6 +96,8 @@ impl Connection {
             stopping: None,
             complaint: None,
             alive: Instant::now(),
+            began: Instant::now(),
+            looked: Instant::now(),
             last_announced: 0,
             definitions: definitions.iter().map(|text| (text.clone(), shown(text))).collect(),
             trace: None,
@@ -121,12 +143,14 @@ impl Connection {
 
     /// A frame that is there already, without waiting.
     pub(crate) fn poll(&mut self, job: &dyn Job) -> Result<Option<(FromWorker, Option<OwnedFd>)>, Broken> {
+        self.look(job)?;
         self.receive(job, Duration::ZERO)
     }
 
     /// The next frame that is no message. While it waits, the job's cancel and the time limits are watched.
     pub(crate) fn next(&mut self, job: &dyn Job) -> Result<(FromWorker, Option<OwnedFd>), Broken> {
         self.flush(job)?;
+        self.look(job)?;
         self.alive = Instant::now();
         loop {
             if let Some(frame) = self.receive(job, TICK)? {
@@ -219,7 +243,10 @@ impl Connection {
         loop {
             let Some(worker) = &self.worker else { return Err(self.after_end()) };
             match worker.wait_for(descriptor, events, TICK) {
-                Ok(Waited::Ready) => return Ok(if self.is_stopping() { Turn::Cancelled } else { Turn::Ready }),
+                Ok(Waited::Ready) => {
+                    self.look(job)?;
+                    return Ok(if self.is_stopping() { Turn::Cancelled } else { Turn::Ready });
+                }
                 Ok(Waited::Ended) => return Err(self.gone()),
                 Ok(Waited::TimedOut) => {}
                 Err(error) => return Err(self.failed(&error)),
@@ -231,8 +258,14 @@ impl Connection {
         }
     }
 
+    /// Looks at the clock and at the job if that was a tick ago: a plugin that never lets us wait must not escape them.
+    fn look(&mut self, job: &dyn Job) -> Result<(), Broken> {
+        if self.looked.elapsed() < TICK { Ok(()) } else { self.watch(job) }
+    }
+
     /// Looks at the clock and at the job, once per tick of waiting.
     fn watch(&mut self, job: &dyn Job) -> Result<(), Broken> {
+        self.looked = Instant::now();
         if let Some(deadline) = self.deadline {
             if Instant::now() < deadline {
                 return Ok(());
@@ -244,6 +277,12 @@ impl Connection {
         }
         let reason = match (job.cancelled(), self.limits.silence) {
             (Some(reason), _) => cancel_text(&reason),
+            _ if self.limits.whole.is_some_and(|limit| self.began.elapsed() >= limit) => {
+                let limit = self.limits.whole.unwrap_or_default().as_secs_f32();
+                let text = format!("the plugin's job took longer than {limit} s (--plugin-time-limit)");
+                job.message(MessageLevel::Fatal, &self.speaker, &text);
+                text
+            }
             (None, Some(limit)) if self.alive.elapsed() >= limit => {
                 let text = format!("the plugin did nothing for {} s (--plugin-timeout)", limit.as_secs_f32());
                 job.message(MessageLevel::Fatal, &self.speaker, &text);
@@ -315,6 +354,10 @@ impl Connection {
         let by_itself = worker.ended_within(Duration::from_secs(2)).unwrap_or(false);
         let announced = worker.backup.announced();
         let detail = match worker.end(Duration::ZERO) {
+            Ok(exit @ backstay_worker::Exit::Signal(_)) if by_itself => match self.memory() {
+                Some(limit) => format!("the plugin worker {exit}; {limit}"),
+                None => format!("the plugin worker {exit}"),
+            },
             Ok(exit) if by_itself => format!("the plugin worker {exit}"),
             _ => "the plugin worker closed its connection and was ended".to_owned(),
         };
@@ -332,7 +375,7 @@ impl Connection {
 
     fn broken(&mut self, detail: String) -> Broken {
         let mut announced = 0;
-        if let Some(worker) = self.worker.take() {
+        if let Some(mut worker) = self.worker.take() {
             announced = worker.backup.announced();
             worker.kill();
             // How it ended is known: by us.
@@ -381,6 +424,25 @@ impl Connection {
             self.complaint = Some(text.clone());
         }
         job.message(level, &self.speaker, &text);
+    }
+
+    /// The memory limit in words, where there is one.
+    fn memory(&self) -> Option<String> {
+        let bytes = self.limits.memory?;
+        let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+        let whole = units.into_iter().find(|(_, shift)| bytes.trailing_zeros() >= *shift);
+        let size = whole.map_or_else(|| format!("{bytes} bytes"), |(name, shift)| format!("{} {name}", bytes >> shift));
+        Some(format!("its memory is limited to {size} (--plugin-memory)"))
+    }
+
+    /// The reason that a worker gave for its end, and the memory limit where that is behind it.
+    pub(crate) fn explained(&self, reason: &str) -> String {
+        let reason = self.without_secrets(reason);
+        let signs = ["MemoryError", "Cannot allocate memory", "can't start new thread"];
+        match self.memory() {
+            Some(limit) if signs.iter().any(|sign| reason.contains(sign)) => format!("{reason}; {limit}"),
+            _ => reason,
+        }
     }
 
     /// A worker's failure as the engine counts it.

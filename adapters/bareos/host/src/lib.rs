@@ -6,6 +6,7 @@
 //! whatever it does ends in a verdict. May use: core, worker, the protocol.
 
 mod accurate;
+mod confine;
 mod connection;
 mod definition;
 mod modules;
@@ -20,6 +21,8 @@ mod trace;
 mod view;
 
 pub use accurate::{AccurateError, AccurateOptions};
+pub use backstay_worker::{LEAST_MEMORY, PluginUser, UserError};
+pub use confine::{ConfineOptions, SandboxOptions};
 pub use definition::{DefinitionError, Module};
 pub use options::BareosOptions;
 pub use output_names::{OutputNames, OutputNamesError};

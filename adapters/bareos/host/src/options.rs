@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
 use crate::accurate::AccurateOptions;
+use crate::confine::ConfineOptions;
 use crate::modules;
 use crate::output_names::OutputNames;
 use crate::trace::Trace;
@@ -51,6 +52,8 @@ pub struct BareosOptions {
     pub cancel_grace: Duration,
     /// Where every call of a plugin is noted.
     pub trace: Option<Trace>,
+    /// What plugins may do.
+    pub confine: ConfineOptions,
     /// Restore: everything goes below this folder; none: back to where it was.
     pub where_prefix: Option<PathBuf>,
     /// Restore: names are made by these rules instead (`RegexWhere`).
@@ -91,11 +94,21 @@ impl BareosOptions {
             callback_timeout: None,
             cancel_grace: Duration::from_secs(30),
             trace: None,
+            confine: ConfineOptions::default(),
             where_prefix: None,
             regex_where: None,
             prefix_links: false,
             replace: 'a',
         }
+    }
+
+    /// bVarWorkingDir.
+    pub(crate) fn working(&self) -> PathBuf {
+        self.working_directory.clone().unwrap_or_else(|| match &self.confine.user {
+            // Its owner can be only one.
+            Some(user) => self.state_directory.join(format!("work-{}", user.uid)),
+            None => self.state_directory.join("work"),
+        })
     }
 
     /// The arguments of the worker program.
@@ -136,7 +149,7 @@ impl BareosOptions {
 
     /// What a worker is told first. Makes the folders that it names.
     pub(crate) fn job_spec(&self, task: Task, job_id: u32, definitions: Vec<String>) -> Result<JobSpec, Fatal> {
-        let working = self.working_directory.clone().unwrap_or_else(|| self.state_directory.join("work"));
+        let working = self.working();
         let made = |what: &str, path: &Path, error: &std::io::Error| {
             Fatal(format!("cannot make the folder {} ({what}): {error}", path.display()))
         };

@@ -28,9 +28,14 @@ impl Printed {
         job.message(level, speaker, line);
     }
 
-    /// The worker is ready: what comes now is the plugin's.
-    pub(crate) fn started(&self) {
+    /// The worker is ready: what comes now is the plugin's. What it said before was no reason not to start, and so a
+    /// warning.
+    pub(crate) fn started(&self, job: &dyn Job, speaker: &str) {
         self.started.store(true, Ordering::SeqCst);
+        let complaint = self.complaint.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(line) = complaint {
+            job.message(MessageLevel::Warning, speaker, &line);
+        }
     }
 
     /// Adds to the reason why a worker did not start what it said last, if it said something.

@@ -22,7 +22,7 @@ use crate::connection::Limits;
 use crate::source::{Begin, Taker, run_with};
 use crate::{BareosOptions, BareosSink};
 
-const LIMITS: Limits = Limits { silence: None, grace: Duration::from_secs(20) };
+const LIMITS: Limits = Limits { silence: None, grace: Duration::from_secs(20), whole: None, memory: None };
 
 #[derive(Default)]
 struct TestJob {
@@ -547,7 +547,7 @@ fn a_pipe_that_never_ends_does_not_hold_a_cancelled_job() {
 
 #[test]
 fn a_plugin_that_does_nothing_is_stopped_by_its_time_limit() {
-    let limits = Limits { silence: Some(Duration::from_millis(150)), grace: Duration::from_millis(150) };
+    let limits = Limits { silence: Some(Duration::from_millis(150)), grace: Duration::from_millis(150), ..LIMITS };
     let (job, mut kept) = (TestJob::default(), Kept::default());
     let end = backup_with(limits, &job, &mut kept, |peer| {
         send(peer, &[entry("a")]);
@@ -566,7 +566,7 @@ fn a_plugin_that_does_nothing_is_stopped_by_its_time_limit() {
 
 #[test]
 fn a_silent_pipe_is_silence() {
-    let limits = Limits { silence: Some(Duration::from_millis(150)), grace: Duration::from_secs(20) };
+    let limits = Limits { silence: Some(Duration::from_millis(150)), grace: Duration::from_secs(20), ..LIMITS };
     let (job, mut kept) = (TestJob::default(), Kept::default());
     let end = backup_with(limits, &job, &mut kept, |peer| {
         send(peer, &[entry("a")]);

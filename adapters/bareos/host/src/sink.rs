@@ -15,6 +15,7 @@ use rustix::event::PollFlags;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use crate::confine::Room;
 use crate::connection::{Broken, Connection, Limits, Turn, cancel_text};
 use crate::definition::Module;
 use crate::options::BareosOptions;
@@ -40,6 +41,8 @@ pub struct BareosSink {
     job: Arc<dyn Job>,
     where_prefix: String,
     connection: Option<Connection>,
+    /// Goes after the worker.
+    room: Option<Room>,
     output: Option<JoinHandle<()>>,
     open: Option<OpenEntry>,
     /// Names of the entries that were handed over whole and are not settled.
@@ -84,6 +87,7 @@ impl BareosSink {
             job,
             where_prefix: String::new(),
             connection: None,
+            room: None,
             output: None,
             open: None,
             handed: VecDeque::new(),
@@ -117,15 +121,15 @@ impl BareosSink {
             let deliver = move || output.deliver(|stream, line| printed.line(&*job, &speaker, stream, line));
             self.output = std::thread::Builder::new().spawn(deliver).ok();
         }
-        let limits = Limits { silence: self.options.callback_timeout, grace: self.options.cancel_grace };
-        let connection = Connection::new(worker, limits, speaker, &all).traced(self.options.trace.clone());
+        let limits = Limits::of(&self.options);
+        let connection = Connection::new(worker, limits, speaker.clone(), &all).traced(self.options.trace.clone());
         let connection = self.connection.insert(connection);
         if let Err(Broken(reason)) = connection.start(&*self.job, spec, prior) {
             // The worker has ended, so its last line is on its way.
             let heard = self.output.take().is_none_or(|listener| listener.join().is_ok());
             return Err(Fatal(if heard { printed.explain(reason) } else { reason }));
         }
-        printed.started();
+        printed.started(&*self.job, &speaker);
         Ok(())
     }
 
@@ -357,7 +361,7 @@ fn not_restored(connection: &Connection, failure: &Failure, name: &str) -> Entry
 /// A worker that ends before it was told to: the plugin's job failed.
 fn ended(connection: &mut Connection, job: &Arc<dyn Job>, reason: &str) -> Broken {
     connection.finish(&**job);
-    let given = given_up(&connection.without_secrets(reason));
+    let given = given_up(&connection.explained(reason));
     Broken(connection.stopping().map_or(given, str::to_owned))
 }
 
@@ -388,7 +392,9 @@ fn below(prefix: &str, name: &[u8]) -> Vec<u8> {
 
 impl Sink for BareosSink {
     fn begin(&mut self, _job: &dyn Job, jobs: &[SavedJob], objects: Vec<SideObject>) -> Result<(), Fatal> {
-        let worker = spawn(&self.options)?;
+        let definitions: Vec<String> = jobs.iter().flat_map(|job| job.definitions.clone()).collect();
+        let (worker, room) = spawn(&self.options, Task::Restore, &definitions)?;
+        self.room = Some(room);
         self.begin_with(worker, jobs, &objects)
     }
 

@@ -20,6 +20,7 @@ use backstay_worker::{Worker, handed, supervisor};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
+use crate::confine::{self, Room};
 use crate::connection::{Broken, Connection, Limits, Turn};
 use crate::definition::{DefinitionError, Module};
 use crate::options::BareosOptions;
@@ -128,12 +129,13 @@ impl Source for BareosSource {
     }
 
     fn run(&mut self, job: &dyn Job, start: &Start, out: &mut dyn Ingest) -> Result<End, Fatal> {
-        let (worker, begin) = self.begin(Task::Backup, job, start)?;
+        // The room is kept until the worker is gone.
+        let (worker, begin, _room) = self.begin(Task::Backup, job, start)?;
         run_with(worker, begin, &self.module.name, job, &mut Taker::Ingest(out))
     }
 
     fn estimate(&mut self, job: &dyn Job, start: &Start, out: &mut dyn FnMut(&Entry)) -> Result<End, Fatal> {
-        let (worker, begin) = self.begin(Task::Estimate, job, start)?;
+        let (worker, begin, _room) = self.begin(Task::Estimate, job, start)?;
         run_with(worker, begin, &self.module.name, job, &mut Taker::Estimate(out))
     }
 
@@ -142,16 +144,17 @@ impl Source for BareosSource {
 }
 
 impl BareosSource {
-    fn begin(&mut self, task: Task, job: &dyn Job, start: &Start) -> Result<(Worker, Begin), Fatal> {
+    fn begin(&mut self, task: Task, job: &dyn Job, start: &Start) -> Result<(Worker, Begin, Room), Fatal> {
+        // The room comes first: folders that it makes may belong to another user.
+        let (worker, room) = spawn(&self.options, task, &self.info.definitions)?;
         let mut spec = self.options.backup_spec(task, job.id(), self.info.definitions.clone(), start)?;
         spec.flags.clone_from(&self.flags);
         let definitions = start.reference.as_ref().map(|reference| reference.definitions.clone()).unwrap_or_default();
         let objects = start.objects.iter().map(|object| restore_object(object, &definitions)).collect::<Result<_, _>>()?;
         let prior = self.prior.take();
         let prior = if start.reference.is_some() { Some(finish_prior(prior, objects)?) } else { None };
-        let limits = Limits { silence: self.options.callback_timeout, grace: self.options.cancel_grace };
-        let worker = spawn(&self.options)?;
-        Ok((worker, Begin { spec, prior, limits, trace: self.options.trace.clone() }))
+        let limits = Limits::of(&self.options);
+        Ok((worker, Begin { spec, prior, limits, trace: self.options.trace.clone() }, room))
     }
 }
 
@@ -206,13 +209,18 @@ pub(crate) enum Taker<'a> {
     Estimate(&'a mut dyn FnMut(&Entry)),
 }
 
-/// Starts the worker program. The calling thread has to live as long as the worker.
-pub(crate) fn spawn(options: &BareosOptions) -> Result<Worker, Fatal> {
+/// Starts the worker program, confined as the options say. The calling thread has to live as long as the worker, and what
+/// comes with it too.
+pub(crate) fn spawn(options: &BareosOptions, task: Task, definitions: &[String]) -> Result<(Worker, Room), Fatal> {
     let program = match &options.worker_program {
         Some(program) => program.clone(),
         None => supervisor::locate(WORKER_PROGRAM, WORKER_VARIABLE).map_err(|error| Fatal(error.to_string()))?,
     };
-    Worker::spawn(&program, &options.arguments()).map_err(|error| Fatal(error.to_string()))
+    let room = confine::prepare(options, task, definitions)?;
+    let mut arguments = options.arguments();
+    arguments.extend(room.arguments.iter().cloned());
+    let worker = Worker::spawn_with(&program, &arguments, &room.environment);
+    worker.map(|worker| (worker, room)).map_err(|error| Fatal(error.to_string()))
 }
 
 /// Runs a backup, or an estimate, with a worker that was started.
@@ -236,7 +244,7 @@ pub(crate) fn run_with(
             let heard = listener.is_none_or(|listener| listener.join().is_ok());
             return Err(Fatal(if heard { printed.explain(reason) } else { reason }));
         }
-        printed.started();
+        printed.started(job, speaker);
         let out: &mut dyn Ingest = match out {
             Taker::Ingest(out) => *out,
             Taker::Estimate(take) => return Ok(Estimate { connection, job, take: *take }.run()),
@@ -364,7 +372,7 @@ impl Backup<'_> {
                     Some(reason) => End::Stopped(reason.to_owned()),
                     None if end.whole => End::Whole,
                     None if end.reason.is_empty() => End::Stopped("the plugin gave up".to_owned()),
-                    None => End::Stopped(self.connection.without_secrets(&end.reason)),
+                    None => End::Stopped(self.connection.explained(&end.reason)),
                 }))
             }
             FromWorker::Ready { .. } => Err(Ending::Lie("it was ready twice")),

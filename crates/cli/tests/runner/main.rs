@@ -25,6 +25,8 @@ mod test_man;
 mod test_merge;
 mod test_mount;
 mod test_password;
+mod test_plugin_limits;
+mod test_plugin_sandbox;
 mod test_plugins;
 mod test_prune;
 mod test_repair;

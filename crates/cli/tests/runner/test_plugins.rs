@@ -5,10 +5,12 @@ use std::path::Path;
 
 use crate::common::{World, fails_with, stderr, stdout};
 
+/// Where the example plugins are.
+pub(crate) const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../adapters/bareos/python/examples");
 const PLUGINS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../adapters/bareos/python");
 
 /// A definition of one of the misbehaving plugins. The worker program is built by another package of the workspace.
-fn probe(module: &str, options: &str) -> String {
+pub(crate) fn probe(module: &str, options: &str) -> String {
     let program = Path::new(env!("CARGO_BIN_EXE_backstay")).with_file_name("backstay-python");
     assert!(program.exists(), "run \"cargo build -p backstay-python\" first: there is no {}", program.display());
     format!("python3:module_path={PLUGINS}/tests/plugins:module_name={module}{options}")
