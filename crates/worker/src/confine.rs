@@ -90,7 +90,7 @@ pub enum ConfineError {
     #[error("cannot give up the rights of root that plugins shall not have: {0}")]
     Capabilities(io::Error),
     /// A folder is closed to it.
-    #[error("user {user} cannot {what} {path}: {error}")]
+    #[error("user {user} cannot {what} {path}: {error}; it and the folders above it have to be open to that user")]
     Closed {
         /// Who.
         user: String,

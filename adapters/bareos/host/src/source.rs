@@ -526,9 +526,11 @@ impl Backup<'_> {
         self.give_gathered()?;
         let read = if matches!(self.open, Open::Given { .. }) && !self.connection.is_stopping() {
             // A file is always ready, and the engine reads it best; a pipe can keep its reader for ever, so we wait for
-            // it ourselves, where the job's cancel and the time limits are watched.
+            // it ourselves, where the job's cancel and the time limits are watched. So can a file of the kernel's that
+            // calls itself ordinary: these say that they are empty.
             let at_once = rustix::fs::fstat(&descriptor).is_ok_and(|stat| {
-                matches!(rustix::fs::FileType::from_raw_mode(stat.st_mode), rustix::fs::FileType::RegularFile)
+                stat.st_size > 0
+                    && matches!(rustix::fs::FileType::from_raw_mode(stat.st_mode), rustix::fs::FileType::RegularFile)
             });
             if at_once { self.give(Data::Fd(descriptor.as_fd()))? } else { self.drain(&descriptor)? }
         } else {

@@ -26,6 +26,7 @@ mod test_merge;
 mod test_mount;
 mod test_password;
 mod test_plugin_limits;
+mod test_plugin_misbehaviour;
 mod test_plugin_sandbox;
 mod test_plugins;
 mod test_prune;

@@ -177,6 +177,15 @@ fn example_plugins_and_children_on_pipes_go_there_and_back_in_every_sandbox() {
             assert_eq!(std::fs::metadata(world.path(&target).join("probe/pipe")).unwrap().len(), 3_000_000);
         }
     }
+    let script = "import sqlite3, sys\nwith sqlite3.connect(sys.argv[1]) as db: db.executescript('CREATE TABLE t (x); INSERT INTO t VALUES (1);')";
+    let database = world.shown("tree/app.db");
+    assert_cmd::Command::new("/usr/bin/python3").args(["-c", script, &database]).assert().success();
+    let definition =
+        format!("python3:module_path={EXAMPLES}:module_name=sqlite_and_folder:database={database}:folder={tree}/docs");
+    let closed = ["--sandbox=closed,no-network", "--sandbox-allow", &tree];
+    world.command(["backup", "--plugin", &definition]).args(closed).assert().success();
+    world.command(["restore", "latest", "--target", "sqlite", "--through-plugin"]).args(closed).assert().success();
+    assert!(std::fs::read_to_string(world.path("sqlite/@SQLITE/app.db/t.sql")).unwrap().contains("INSERT"));
     world.restic(["check", "--read-data"]).assert().success();
 }
 

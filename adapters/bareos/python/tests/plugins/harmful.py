@@ -6,6 +6,7 @@ how=  memory, shared, child_memory: takes size= bytes (default 8 GiB) of its own
       daemon: starts a daemon: two forks, a session of its own, and an empty environment with bare=yes; pid= gets its number
       closes: closes every descriptor
       holds_pipe: gives a pipe by direct I/O and keeps its other end open
+      kernel_log: gives by direct I/O a file that looks like an ordinary empty one and keeps its reader waiting
       chatter, prints: count= job messages (default 1000000), or printed lines
       changes: changes its buffer for ever after it was handed over
       scribbles: writes over the shared memory between it and its host
@@ -55,6 +56,10 @@ class Harmful(OneFile):
             os.write(writing, b"some data\n")
             kept.append(writing)
             IOP.filedes = reading
+            IOP.status = bareosfd.iostat_do_in_core
+            return bRC_OK
+        if self.options.get("how") == "kernel_log":
+            IOP.filedes = os.open("/proc/kmsg", os.O_RDONLY)
             IOP.status = bareosfd.iostat_do_in_core
             return bRC_OK
         return super().plugin_io_open(IOP)
@@ -152,7 +157,7 @@ class Harmful(OneFile):
 
                 def scribble(start=start, end=end):
                     for value in range(10_000_000):
-                        ctypes.memset(start, value % 256, end - start)
+                        ctypes.memset(start, value % 255 + 1, end - start)
 
                 kept.append(threading.Thread(target=scribble, daemon=True))
                 kept[-1].start()
