@@ -3,7 +3,8 @@
 
 do=  what to do, several with ";" between them, an argument behind "=": read=PATH, write=PATH, append=PATH, truncate=PATH,
      remove=PATH, rename=FROM>TO, chmod=PATH, touch=PATH, child_write=PATH, list=PATH, tcp, child_tcp, unix, signal_host,
-     trace_host, host_environment, mount, namespace, device=PATH, temporary, working, memory_of_host, thread, limits_of_host, who
+     trace_host, host_environment, mount, namespace, device=PATH, temporary, working, memory_of_host, thread=PATH, limits_of_host,
+     switch_user, who
 in=  the callback: start_backup_job (default), create_file
 Each result is one message, ``reach <what>: <OK, a name of errno, or a text>``.
 """
@@ -12,7 +13,6 @@ import ctypes
 import errno
 import os
 import resource
-import signal
 import socket
 import stat
 import subprocess
@@ -110,6 +110,7 @@ ACTS = {
     "device": lambda path: os.mknod(path, 0o600 | stat.S_IFBLK, os.makedev(7, 0)),
     "working": lambda _: own_working_file(),
     "temporary": lambda _: own_temporary_file(),
+    "switch_user": lambda _: subprocess.run(["su", "nobody", "-s", "/bin/sh", "-c", "true"], check=True) and None,
     "who": lambda _: who(),
 }
 
