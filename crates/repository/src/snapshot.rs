@@ -294,6 +294,13 @@ mod tests {
     }
 
     #[test]
+    fn a_number_of_another_program_stays_what_it_is() {
+        let json = r#"{"time":"2020-01-02T03:04:05.123456789Z","tree":"cb23b5e78945d9bf10e30ec39e287c773f2d7ef24d955ff85e55a729c192119a","paths":["/a.txt"],"hostname":"h","username":"u","theirs":94902395.02020203}"#;
+        let snapshot: Snapshot = serde_json::from_str(json).unwrap();
+        assert_eq!(text(&snapshot), json);
+    }
+
+    #[test]
     fn keys_stand_in_restics_order() {
         let id = Id::of(b"x");
         let snapshot = Snapshot {
