@@ -163,8 +163,10 @@ fn in_turn_a_backup_makes_the_same_calls_each_time_and_its_lock_settles_after_th
         let watched = Arc::new(FaultStore::new(store).watched_by(Arc::clone(&calls) as _));
         let options = OpenOptions { in_turn: true, ..OpenOptions::default() };
         let repository = Arc::new(Repository::open_with(watched, b"x", &options).unwrap());
-        // The second one reads the first one's trees.
+        // The second one reads the first one's trees, and always has something to store: times of the folders above may have
+        // changed or not.
         for seconds in 0..2 {
+            std::fs::write(folder.path().join("changing"), [u8::try_from(seconds).unwrap(); 100]).unwrap();
             let options = BackupOptions {
                 paths: vec![folder.path().to_owned()],
                 tree: TreeOptions::default(),
@@ -181,8 +183,7 @@ fn in_turn_a_backup_makes_the_same_calls_each_time_and_its_lock_settles_after_th
             };
             assert!(backup(&repository, &options, &mut [], &Quiet, &Quiet).unwrap().snapshot.is_some());
         }
-        let calls = calls.0.lock().unwrap().clone();
-        calls
+        std::mem::take(&mut *calls.0.lock().unwrap())
     };
     let first = run();
     for _ in 0..5 {

@@ -141,6 +141,8 @@ pub struct CheckReport {
 struct PackInfo {
     size: u64,
     blobs: Vec<PackBlob>,
+    /// Its number in the order in which the index files list packs.
+    number: usize,
 }
 
 /// All packs of the index, and those that are marked for deletion.
@@ -167,7 +169,10 @@ pub fn check(repository: &Arc<Repository>, options: CheckOptions, progress: &dyn
     if let Some((packs, marked)) = check.index()? {
         check.packs(&packs, &marked)?;
         let mut index = Index::default();
-        for (id, pack) in &packs {
+        // Of several copies of a blob the one counts that is listed first, as for every reader.
+        let mut listed: Vec<(&Id, &PackInfo)> = packs.iter().collect();
+        listed.sort_unstable_by_key(|(_, pack)| pack.number);
+        for (id, pack) in listed {
             index.insert_pack(*id, pack.blobs.clone());
         }
         let index = Arc::new(index);
@@ -274,7 +279,8 @@ impl Check<'_> {
                 let mut packs = packs.lock();
                 match packs.get_mut(&pack) {
                     None => {
-                        packs.insert(pack, PackInfo { size: pack_size(&blobs), blobs });
+                        let number = packs.len();
+                        packs.insert(pack, PackInfo { size: pack_size(&blobs), blobs, number });
                     }
                     Some(known) if known.blobs == blobs => {
                         twice.fetch_add(1, Ordering::Relaxed);
@@ -682,7 +688,7 @@ mod tests {
     #[test]
     fn every_part_is_read_once() {
         let packs: BTreeMap<Id, PackInfo> =
-            (0..=255_u8).map(|n| (Id([n; 32]), PackInfo { size: 1, blobs: vec![] })).collect();
+            (0..=255_u8).map(|n| (Id([n; 32]), PackInfo { size: 1, blobs: vec![], number: 0 })).collect();
         let mut seen = HashSet::new();
         for part in 0..7 {
             for (id, _) in choose(&packs, ReadData::Part { part, parts: 7 }).unwrap() {
