@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backstay_core::{Id, ObjectKind, Store};
 use backstay_stores::MemoryStore;
-use backstay_stores::faults::{Call, FaultRates, FaultStore, Moment, Verb, Watch};
+use backstay_stores::faults::{Call, FaultCounts, FaultRates, FaultStore, Moment, Verb, Watch, mix};
 
 /// What an operation did to the repository that others may have to know.
 #[derive(Clone, Debug, Default)]
@@ -16,27 +16,42 @@ pub struct Deeds {
     pub deleted_snapshots: Vec<Id>,
 }
 
-/// Where an operation is held up.
-pub type Held = (Call, Moment);
+/// Where an operation is held up, and in which store: the first, or the one that is copied to.
+pub type Held = (Call, Moment, Place);
+
+/// One of an operation's stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// That of the repository that everybody uses.
+    Here,
+    /// That of the repository that is copied to.
+    There,
+}
 
 /// The connection between one operation and whoever gives turns.
 struct Turn {
     held: Box<dyn Fn(Held) + Send + Sync>,
     go_on: Mutex<Receiver<()>>,
+}
+
+/// What watches one of an operation's stores.
+struct Seat {
+    turn: Arc<Turn>,
+    place: Place,
     deeds: Arc<Mutex<Deeds>>,
 }
 
-impl std::fmt::Debug for Turn {
+impl std::fmt::Debug for Seat {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Turn").field("deeds", &self.deeds).finish_non_exhaustive()
+        f.debug_struct("Seat").field("deeds", &self.deeds).finish_non_exhaustive()
     }
 }
 
-impl Watch for Turn {
+impl Watch for Seat {
     fn delayed(&self, call: &Call, moment: Moment) {
-        (self.held)((*call, moment));
+        (self.turn.held)((*call, moment, self.place));
         // Whoever gave the turns is gone when this fails, and nobody waits any more.
-        let _ = lock(&self.go_on).recv();
+        let _ = lock(&self.turn.go_on).recv();
     }
 
     fn applied(&self, call: &Call, id: &Id) {
@@ -54,39 +69,53 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One operation's connection to the store.
+/// One operation's connection to its stores.
 #[derive(Debug)]
 pub struct Client {
-    store: Arc<FaultStore>,
+    stores: [Arc<FaultStore>; 2],
     go_on: Sender<()>,
-    deeds: Arc<Mutex<Deeds>>,
+    deeds: [Arc<Mutex<Deeds>>; 2],
 }
 
 impl Client {
-    /// A connection whose faults the seed chooses. `held` is told when the operation is held up.
+    /// A connection whose faults the seed chooses, to the store and to the one that is copied to. `held` is told when the
+    /// operation is held up.
     pub fn new(
-        store: Arc<MemoryStore>,
+        [here, there]: [Arc<MemoryStore>; 2],
         seed: u64,
         rates: FaultRates,
         held: impl Fn(Held) + Send + Sync + 'static,
     ) -> Self {
         let (go_on, receiver) = std::sync::mpsc::channel();
-        let deeds = Arc::new(Mutex::default());
-        let turn = Turn { held: Box::new(held), go_on: Mutex::new(receiver), deeds: Arc::clone(&deeds) };
-        let store = FaultStore::with_seed(store, seed, rates).watched_by(Arc::new(turn));
-        Self { store: Arc::new(store), go_on, deeds }
+        let turn = Arc::new(Turn { held: Box::new(held), go_on: Mutex::new(receiver) });
+        let deeds: [Arc<Mutex<Deeds>>; 2] = Default::default();
+        let seat = |place: Place| {
+            let deeds = Arc::clone(&deeds[place as usize]);
+            Arc::new(Seat { turn: Arc::clone(&turn), place, deeds })
+        };
+        let here = FaultStore::with_seed(here, seed, rates).watched_by(seat(Place::Here));
+        let there = FaultStore::with_seed(there, mix(seed), rates).watched_by(seat(Place::There)).gone_with(&here);
+        Self { stores: [Arc::new(here), Arc::new(there)], go_on, deeds }
     }
 
-    /// The store as the operation sees it.
+    /// A store as the operation sees it.
     #[must_use]
-    pub fn store(&self) -> Arc<dyn Store> {
-        self.store.clone()
+    pub fn store(&self, place: Place) -> Arc<dyn Store> {
+        self.stores[place as usize].clone()
     }
 
-    /// The same, to ask what went wrong.
+    /// The store that everybody uses, to let something go wrong there. When the client disappears, it does so everywhere.
     #[must_use]
     pub fn faults(&self) -> &FaultStore {
-        &self.store
+        &self.stores[Place::Here as usize]
+    }
+
+    /// What went wrong in both stores.
+    #[must_use]
+    pub fn counts(&self) -> FaultCounts {
+        let mut counts = FaultCounts::default();
+        self.stores.iter().for_each(|store| counts.add(&store.counts()));
+        counts
     }
 
     /// Lets a held call go on.
@@ -95,9 +124,9 @@ impl Client {
         let _ = self.go_on.send(());
     }
 
-    /// What the operation did until now.
+    /// What the operation did in a store until now.
     #[must_use]
-    pub fn deeds(&self) -> Deeds {
-        lock(&self.deeds).clone()
+    pub fn deeds(&self, place: Place) -> Deeds {
+        lock(&self.deeds[place as usize]).clone()
     }
 }

@@ -9,7 +9,8 @@
 //! One operation works at a time. Where the seed says so it is held up in the middle of a call of the store, before or
 //! after the work was done; then another one begins, goes on, or is killed where it stands. To be killed means that no
 //! call of the store gets through any more. Up to three operations are under way at once, so a backup can load its index,
-//! stand still while a forget and a prune run from beginning to end, and go on.
+//! stand still while a forget and a prune run from beginning to end, and go on. A copy has a second repository to write
+//! to; a process that is killed is gone from both.
 //!
 //! # The judge
 //! After each turn, with a view of the store where nothing fails:
@@ -18,7 +19,10 @@
 //! * invariant 3: a backup's report, what its observer was told, and the source's own count say the same; the verdict is
 //!   no better than that;
 //! * an operation that nothing was done to does not fail, except on somebody else's lock; a check finds nothing;
-//! * nobody removes the lock of a living process.
+//! * nobody removes the lock of a living process;
+//! * what a rewrite, a merge or a copy made holds what follows from the snapshots that it was made of, ledger and all, and an
+//!   old snapshot goes only when the new one is there; repairs of what is sound change no snapshot;
+//! * whoever could open the repository still can, unless that key was removed or got another password.
 //!
 //! # What a seed decides
 //! Everything that the log says: which operations, with which contents, in which order, who is held up, fails or is

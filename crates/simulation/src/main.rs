@@ -84,7 +84,7 @@ fn many(seeds: u64, operations: u32) -> ExitCode {
     let ended: u64 = sum.operations.values().map(|(_, ended)| ended).sum();
     say(&format!("{seeds} seeds of {operations} operations: {begun} begun, {ended} came to their end"));
     for (name, (begun, ended)) in &sum.operations {
-        say(&format!("  {name:<8} {begun:>8} begun {ended:>8} ended"));
+        say(&format!("  {name:<16} {begun:>8} begun {ended:>8} ended"));
     }
     let faults = sum.faults;
     say(&format!("{} operations killed, {} turns given in the middle of others' work", sum.kills, sum.interleavings));

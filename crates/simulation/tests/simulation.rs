@@ -68,7 +68,7 @@ fn a_failed_entry_that_is_dropped_is_found() {
 
 #[test]
 fn a_prune_that_does_not_look_again_is_found() {
-    is_found(Bug::NoSecondLook, 60, "invariant 1");
+    is_found(Bug::NoSecondLook, 1000, "invariant 1");
 }
 
 #[test]

@@ -234,7 +234,7 @@ pub struct FaultStore {
     rates: FaultRates,
     watch: Arc<dyn Watch>,
     state: Mutex<State>,
-    gone: AtomicBool,
+    gone: Arc<AtomicBool>,
     /// Calls in all, readable while one is held up.
     calls: AtomicU64,
 }
@@ -255,7 +255,7 @@ impl FaultStore {
             rates,
             watch: Arc::new(Nobody),
             state: Mutex::default(),
-            gone: AtomicBool::new(false),
+            gone: Arc::default(),
             calls: AtomicU64::new(0),
         }
     }
@@ -264,6 +264,13 @@ impl FaultStore {
     #[must_use]
     pub fn watched_by(mut self, watch: Arc<dyn Watch>) -> Self {
         self.watch = watch;
+        self
+    }
+
+    /// The same as the view of a client that has another one already: when it disappears, it does so in both.
+    #[must_use]
+    pub fn gone_with(mut self, other: &Self) -> Self {
+        self.gone = Arc::clone(&other.gone);
         self
     }
 
@@ -547,6 +554,17 @@ mod tests {
         assert!(store.get(ObjectKind::Pack, &ids[3], None).is_err());
         assert!(store.delete(ObjectKind::Pack, &ids[3]).is_err());
         assert_eq!(inner.objects().len(), 2);
+    }
+
+    #[test]
+    fn who_has_disappeared_has_done_so_in_every_store() {
+        let inner = Arc::new(MemoryStore::default());
+        let store = FaultStore::new(Arc::new(MemoryStore::default()));
+        let other = FaultStore::new(inner.clone()).gone_with(&store);
+        other.put(ObjectKind::Pack, &Id::of(b"x"), b"x").unwrap();
+        store.disappear();
+        assert!(other.is_gone() && other.put(ObjectKind::Pack, &Id::of(b"y"), b"y").is_err());
+        assert_eq!(inner.objects().len(), 1);
     }
 
     #[test]

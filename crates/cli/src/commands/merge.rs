@@ -48,7 +48,7 @@ impl MergeArgs {
         list.sort_by_key(|(id, _)| *id);
         list.dedup_by_key(|(id, _)| *id);
         let merged = list.len() as u64;
-        let options = MergeOptions { forget: self.forget, dry_run: self.dry_run };
+        let options = MergeOptions { forget: self.forget, dry_run: self.dry_run, time: None };
         let watcher = Watcher::start(&session.output);
         let result = merge(&repository, list, options, &EngineLedgers, &watcher);
         let report = watcher.end(result)?;

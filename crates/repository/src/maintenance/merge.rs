@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use backstay_core::{FileKind, Id, ObjectKind};
+use backstay_core::{FileKind, Id, ObjectKind, Time};
 
 use crate::error::Error;
 use crate::lock::{host_name, user_name};
@@ -31,6 +31,8 @@ pub struct MergeOptions {
     pub forget: bool,
     /// Find out what would be done, and change nothing.
     pub dry_run: bool,
+    /// The new snapshot's time; none: now.
+    pub time: Option<Time>,
 }
 
 /// What came of it.
@@ -98,7 +100,7 @@ pub fn merge(
     };
     let hosts = unique(snapshots.iter().map(|(_, snapshot)| snapshot.hostname.clone()).collect());
     let new = Snapshot {
-        time: begun,
+        time: options.time.map_or(begun, SnapshotTime::from),
         tree,
         paths: unique(snapshots.iter().flat_map(|(_, snapshot)| snapshot.paths.clone()).collect()),
         hostname: if let [host] = &hosts[..] { host.clone() } else { host_name() },

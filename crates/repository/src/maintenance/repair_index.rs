@@ -85,7 +85,11 @@ pub fn repair_index(
     if repository.version() < 2 {
         return Err(Error::ReadOnlyVersion);
     }
-    let stored: HashMap<Id, u64> = repository.store().list(ObjectKind::Pack)?.into_iter().collect();
+    let listed = repository.store().list(ObjectKind::Pack)?;
+    // Everything goes by the order of the store's lists, not by that of the ids.
+    let order: HashMap<Id, usize> = listed.iter().enumerate().map(|(number, (id, _))| (*id, number)).collect();
+    let place = |pack: &Id| order.get(pack).copied().unwrap_or(usize::MAX);
+    let stored: HashMap<Id, u64> = listed.into_iter().collect();
     let files = read_files(repository, progress)?;
     let mut report = RepairIndexReport::default();
     for (number, reason) in &files.damaged {
@@ -136,8 +140,9 @@ pub fn repair_index(
     }
 
     let mut new = Vec::new();
+    let was_read = read.clone();
     let mut read: Vec<(Id, u64)> = read.into_iter().filter_map(|pack| Some((pack, *stored.get(&pack)?))).collect();
-    read.sort_unstable();
+    read.sort_unstable_by_key(|(pack, _)| place(pack));
     progress.stage("packs to read", read.len() as u64);
     let mut unreadable: HashSet<Id> = HashSet::new();
     for batch in read.chunks(BATCH) {
@@ -156,7 +161,7 @@ pub fn repair_index(
             report.unreadable.push((pack, reason));
         }
         let mut found = found.into_inner();
-        found.sort_unstable_by_key(|(pack, _)| *pack);
+        found.sort_unstable_by_key(|(pack, _)| place(pack));
         new.extend(write_index(repository, found)?);
     }
     report.added.retain(|pack| !unreadable.contains(pack));
@@ -165,7 +170,7 @@ pub fn repair_index(
     // What the other index files said and was right.
     let keep = |pack: &Id| match files.packs.get(pack) {
         _ if unreadable.contains(pack) => true,
-        Some(listed) if read.binary_search_by_key(pack, |(id, _)| *id).is_err() => {
+        Some(listed) if !was_read.contains(pack) => {
             stored.contains_key(pack) && listed.files.iter().all(|file| obsolete.contains(file))
         }
         _ => false,
@@ -196,8 +201,7 @@ pub fn repair_index(
 
 /// Looks into every index file and remembers what is needed to judge it, not what it lists.
 fn read_files(repository: &Arc<Repository>, progress: &dyn MaintenanceProgress) -> Result<Files> {
-    let mut ids: Vec<Id> = repository.store().list(ObjectKind::Index)?.into_iter().map(|(id, _)| id).collect();
-    ids.sort_unstable();
+    let ids: Vec<Id> = repository.store().list(ObjectKind::Index)?.into_iter().map(|(id, _)| id).collect();
     progress.stage("index files", ids.len() as u64);
     let found =
         Mutex::new(Files { ids: ids.clone(), packs: HashMap::new(), marked: Vec::new(), damaged: HashMap::new() });

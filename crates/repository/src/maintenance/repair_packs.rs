@@ -78,9 +78,7 @@ pub fn repair_packs(
     let mut index = Index::default();
     let mut listed: BTreeMap<Id, Vec<PackBlob>> = BTreeMap::new();
     let mut obsolete = Vec::new();
-    let mut files: Vec<Id> = repository.store().list(ObjectKind::Index)?.into_iter().map(|(id, _)| id).collect();
-    files.sort_unstable();
-    for id in files {
+    for (id, _) in repository.store().list(ObjectKind::Index)? {
         progress.go_on()?;
         let mut old = false;
         for (pack, blobs) in repository.load_index_file(&id)?.packs {

@@ -71,7 +71,7 @@ fn what_any_of_them_holds_is_in_the_new_one_and_what_was_modified_last_wins() {
 fn the_merged_ones_go_only_when_asked_for() {
     let (place, ids) = Place::with_snapshots();
     let before = place.ids(ObjectKind::Pack);
-    let dry = run(&place, MergeOptions { dry_run: true, forget: true }).unwrap();
+    let dry = run(&place, MergeOptions { dry_run: true, forget: true, ..MergeOptions::default() }).unwrap();
     assert_eq!(dry.new, None);
     assert_eq!((place.ids(ObjectKind::Snapshot).len(), place.ids(ObjectKind::Pack)), (3, before));
     let report = run(&place, MergeOptions { forget: true, ..MergeOptions::default() }).unwrap();
