@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
 use backstay_stores::testing::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
 
@@ -134,6 +135,33 @@ fn bucket_comes_back(options: &str) {
     for (key, data) in content {
         assert!(fs::read(plain.join(&key)).unwrap() == data, "{key}");
     }
+}
+
+#[test]
+fn an_accurate_incremental_reads_what_changed_and_forgets_what_is_gone() {
+    let bucket = Bucket::new();
+    for key in bucket.content().into_keys() {
+        let file = fs::File::options().write(true).open(bucket.folder().join(key)).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(1_600_000_000)).unwrap();
+    }
+    bucket.place.back_up(["--plugin", &bucket.definition("")]);
+    bucket.write("large", &noise(3, 7 << 20));
+    bucket.write("new", b"new");
+    fs::remove_file(bucket.folder().join("empty")).unwrap();
+    let content = bucket.content();
+    let asked = bucket.server.requests().len();
+    let summary = bucket.place.back_up(["--level", "incremental", "--accurate", "--plugin", &bucket.definition("")]);
+    assert_eq!(summary["entries"]["saved"], 2, "{summary}");
+    let mut read = bucket.server.requests().split_off(asked);
+    read.retain(|request| !request.contains("list-type"));
+    assert_eq!(read, [format!("GET /{BUCKET}/large"), format!("GET /{BUCKET}/new")]);
+
+    bucket.empty();
+    let target = bucket.place.path("nothing");
+    fs::create_dir(&target).unwrap();
+    let mut restore = bucket.place.backstay(["restore", "latest", "--through-plugin", "--target"]);
+    succeed(restore.arg(&target).args(["--plugin-options", "python3:restore=bucket"]));
+    assert!(bucket.content() == content, "{:?}", bucket.server.objects(BUCKET));
 }
 
 #[test]

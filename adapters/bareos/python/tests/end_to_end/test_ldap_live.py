@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """An LDAP directory through the whole program: saved, destroyed, restored in both ways, compared by search."""
 
+import time
+
 from place import Place
 from servers import Slapd, run
 
 from test_ldap import TREE, person
 
 
-class Directory(Place):
+class WithServer(Place):
     plugin = "backstay_ldap"
 
     def setUp(self):
@@ -23,6 +25,8 @@ class Directory(Place):
         self.server.stop()
         self.server.make().start()
 
+
+class Directory(WithServer):
     def test_a_destroyed_directory_comes_back_through_the_plugin_and_from_plain_files(self):
         expected = self.server.content()
         self.back_up()
@@ -35,4 +39,20 @@ class Directory(Place):
         self.empty()
         command = "find . -name '*.ldif' -printf '%d %p\\n' | sort -n | cut -d' ' -f2- | while IFS= read -r f; do cat \"$f\"; echo; done | "
         run(["sh", "-c", command + " ".join(f"'{part}'" for part in self.server.client("ldapadd"))], cwd=folder)
+        self.assertEqual(self.server.content(), expected)
+
+    def test_entries_that_changed_and_went_come_back_as_they_were_at_last(self):
+        self.back_up()
+        time.sleep(1.1)
+        self.server.change("ldapadd", person(500, mail="new@example.com"))
+        self.server.change(
+            "ldapmodify",
+            f"dn: uid=person7,ou=people,{Slapd.BASE}\nchangetype: delete\n\n"
+            f"dn: uid=person8,ou=people,{Slapd.BASE}\nchangetype: modify\nreplace: sn\nsn: Other\n",
+        )
+        expected = self.server.content()
+        summary = self.back_up("--level", "incremental", "--accurate")
+        self.assertEqual(summary["entries"]["saved"], 2, summary)
+        self.empty()
+        self.restore("through", options="restore=server")
         self.assertEqual(self.server.content(), expected)
