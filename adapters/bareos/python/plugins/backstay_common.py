@@ -2,7 +2,7 @@
 """What the plugins in this folder share: options that are checked, a list of entries, files, children, restored files.
 
 A plugin derives from ``Plugin`` and says in ``entries`` what is to be saved, one ``Entry`` after the other; everything
-else of the contract is here. Nothing beyond Python's standard library and the contract's own modules is needed.
+else of the contract is here. Nothing beyond the standard library of Python 3.9 and the contract's own modules is needed.
 
 * ``Refused`` ends the job with its one sentence, wherever in a callback it is raised.
 * ``Vanished`` leaves out an entry that was there when it was listed and is gone now.
@@ -489,7 +489,9 @@ class Plugin(BareosFdPluginBaseclass):
     def temporary_folder(self):
         """A folder that only its owner can enter; it goes away with the job."""
         if self.folder_of_job is None:
-            top = self.workingdir if os.path.isdir(self.workingdir or "") else None
+            # Another user, as whom programs run, may not be able to enter the working folder.
+            ours = os.path.isdir(self.workingdir or "") and self.options.get("os_user") is None
+            top = self.workingdir if ours else None
             self.folder_of_job = tempfile.mkdtemp(prefix=f"{self.NAME}-", dir=top)
         return self.folder_of_job
 

@@ -165,6 +165,17 @@ class Directory(WithServer):
         self.back_up(f"ldapsearch={program}:")
         self.assertNotIn(Slapd.PASSWORD, (self.folder / "arguments").read_text())
 
+    def test_the_programs_run_as_another_user_who_cannot_enter_the_working_folder(self):
+        if os.geteuid() != 0:
+            self.skipTest("only root runs programs as others")
+        (self.folder / "work").chmod(0o700)
+        self.options += "os_user=nobody:"
+        expected = self.server.content()
+        saved = self.back_up()
+        self.server.change("ldapmodify", f"dn: uid=person1,ou=people,{BASE}\nchangetype: delete\n")
+        self.restore(saved, override="restore=server:")
+        self.assertEqual(self.server.content(), expected)
+
     def refused(self, words, options="", swap=None):
         if swap:
             self.options = self.options.replace(*swap)

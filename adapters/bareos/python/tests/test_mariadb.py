@@ -119,6 +119,24 @@ class Physical(WithServer):
         self.back_up(f'password=a "secret\\ #word:mariadb_backup={program}:')
         self.assertNotIn("secret", (self.folder / "arguments").read_text())
 
+    def test_the_programs_run_as_another_user_who_cannot_enter_the_working_folder(self):
+        if os.geteuid() != 0:
+            self.skipTest("only root runs programs as others")
+        (self.folder / "work").chmod(0o700)
+        self.server.ask("CREATE USER mysql@localhost IDENTIFIED VIA unix_socket")
+        self.server.ask("GRANT ALL ON *.* TO mysql@localhost WITH GRANT OPTION")
+        self.options = f"socket={self.server.socket}:user=mysql:os_user=mysql:"
+        expected = self.server.ask(ROWS)
+        full = self.back_up()
+        more = self.back_up(level=fd.L_INCREMENTAL, based_on=full, since=1)
+        dump = self.back_up("mode=dump:databases=shop:")
+        self.server.ask("DROP DATABASE shop")
+        self.restore(dump, options="mode=dump:", override="restore=server:", where="nothing")
+        self.assertEqual(self.server.ask(ROWS), expected)
+        self.server.stop()
+        back = self.new_server("second", self.restore(full, more) / "data").start()
+        self.assertEqual(back.ask(ROWS), expected)
+
     def test_a_backup_that_breaks_off_fails_the_job(self):
         program = self.folder / "breaks"
         program.write_text("#!/bin/sh\nhead -c 100000 /dev/zero\necho no more room >&2\nexit 3\n")
