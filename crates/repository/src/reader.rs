@@ -131,13 +131,19 @@ impl Shared {
             decode_blob(self.repository.key(), envelope, location.uncompressed, id, &mut scratch, &mut plain)
                 .map(|()| plain)
         };
+        let fetch = || {
+            let start = u64::from(location.offset);
+            let range = start..start + u64::from(location.length);
+            store.get(ObjectKind::Pack, &location.pack, Some(range)).map(|envelope| decode(&envelope))
+        };
         let decoded = match kind {
             BlobKind::Tree => self.trees.envelope(store, &self.index, location, decode),
-            BlobKind::Data => {
-                let start = u64::from(location.offset);
-                let range = start..start + u64::from(location.length);
-                store.get(ObjectKind::Pack, &location.pack, Some(range)).map(|envelope| decode(&envelope))
-            }
+            BlobKind::Data => fetch(),
+        };
+        // What came may have been spoiled on its way: one more look before it counts as damage, which can be for good.
+        let decoded = match decoded {
+            Ok(Err(reason)) => fetch().map(|again| again.map_err(|_| reason)),
+            other => other,
         };
         let reason = match decoded {
             Ok(Ok(plain)) => return Ok(plain),
