@@ -29,7 +29,8 @@ impl Estimate {
     pub fn start(output: &Output, counters: &Arc<Counters>, options: &BackupOptions) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let watched = output.json || (!output.quiet && std::io::stderr().is_terminal());
-        let thread = (watched && !options.paths.is_empty())
+        // The rules of a FileSet are for the walk alone.
+        let thread = (watched && !options.paths.is_empty() && options.tree.selector.is_none())
             .then(|| {
                 let (stop, counters) = (Arc::clone(&stop), Arc::clone(counters));
                 let roots: Vec<PathBuf> = options.paths.iter().filter_map(|path| absolute(path).ok()).collect();

@@ -6,6 +6,7 @@ pub mod cache;
 pub mod commands;
 pub mod estimate;
 pub mod failure;
+pub mod fileset;
 pub mod format;
 pub mod job;
 pub mod lists;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backstay_bareos_host::{
-    BareosOptions, BareosSink, ConfineOptions, LEAST_MEMORY, OutputNames, PluginUser, SandboxOptions, Trace,
+    BareosOptions, BareosSink, ConfineOptions, LEAST_MEMORY, OutputNames, PluginLine,
+    PluginUser, SandboxOptions, Trace,
 };
 use backstay_core::{Job, Level, Outcome, Source, Tally, Verdict};
 use backstay_engine::backup::BackupReport;
@@ -117,9 +118,9 @@ pub fn sources(
     plugin: &PluginOptions,
     announce: &LevelOptions,
     verbosity: u8,
-    definitions: &[String],
+    lines: Vec<PluginLine>,
 ) -> Result<Vec<Box<dyn Source>>, Failure> {
-    if definitions.is_empty() {
+    if lines.is_empty() {
         return Ok(Vec::new());
     }
     let mut options = options(plugin, verbosity)?;
@@ -127,7 +128,7 @@ pub fn sources(
     options.accurate = announce.accurate;
     options.accurate_options = announce.accurate_options;
     options.since = announce.since.as_ref().map(|time| time.timestamp().as_second());
-    let sources = backstay_bareos_host::sources(definitions, &options)
+    let sources = backstay_bareos_host::sources(lines, &options)
         .map_err(|error| Failure::fatal(format!("the plugin definition cannot be used: {}", chain(&error))))?;
     Ok(sources.into_iter().map(|source| Box::new(source) as Box<dyn Source>).collect())
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use backstay_core::{FileKind, Stat, Time};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 /// A `stat`, and how much room the contents take.
@@ -74,6 +74,13 @@ fn wide(count: impl Into<u64>) -> u64 {
 /// What the system said.
 pub fn stat_at(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<FileStat> {
     Ok(rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?.into())
+}
+
+/// Whether `name` in a directory has the `nodump` attribute. A file system without attributes has none.
+#[must_use]
+pub fn has_nodump(directory: BorrowedFd<'_>, name: &[u8]) -> bool {
+    rustix::fs::statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
+        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::NODUMP))
 }
 
 /// The `stat` of an absolute path, symbolic links followed.

@@ -4,6 +4,7 @@
 //! * `roots` makes paths absolute and drops roots inside other roots,
 //! * `directory` holds one directory of the walk and the stack of those still to do,
 //! * `walk` decides what becomes of each entry,
+//! * `selector` has the rules of whoever asks for a walk, set against each entry,
 //! * `contents` reads files, `links` remembers files with several names.
 //!
 //! What ends up in the snapshot's view and what does not:
@@ -19,6 +20,7 @@ mod contents;
 mod directory;
 mod links;
 mod roots;
+mod selector;
 mod walk;
 
 use std::path::PathBuf;
@@ -33,6 +35,7 @@ use backstay_repository::writer::Writer;
 use crate::excludes::{ExcludeError, Excludes, Rules};
 
 pub use roots::{RootError, absolute};
+pub use selector::{Pick, Selector, Treatment, known_file_system};
 
 /// How a tree is walked. The fields are the command line's options.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +64,8 @@ pub struct TreeOptions {
     pub force: bool,
     /// `--with-atime`: keep access times; otherwise the modification time stands in for them, as in restic.
     pub with_atime: bool,
+    /// `--fileset`: further rules about each entry.
+    pub selector: Option<Arc<dyn Selector>>,
 }
 
 /// How an entry compares with the parent snapshot.

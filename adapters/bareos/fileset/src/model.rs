@@ -1,5 +1,7 @@
 //! What a FileSet says. These values travel to the plugin worker in the job specification.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 /// Numbers of the option bits (reference 2.3) that Options directives set.
@@ -178,17 +180,16 @@ pub enum SizeRule {
 }
 
 impl SizeRule {
-    /// Whether a file of `size` bytes is saved.
+    /// The lengths of the files that are saved.
     #[must_use]
-    pub fn accepts(self, size: u64) -> bool {
+    #[allow(clippy::reversed_empty_ranges)]
+    pub fn range(self) -> RangeInclusive<u64> {
         match self {
-            Self::About(about) => {
-                let slack = about / 100;
-                size >= about - slack && size <= about.saturating_add(slack)
-            }
-            Self::Less(limit) => size < limit,
-            Self::Greater(limit) => size > limit,
-            Self::Between(low, high) => (low..=high).contains(&size),
+            Self::About(about) => about - about / 100..=about.saturating_add(about / 100),
+            // No file is shorter than nothing, or longer than everything.
+            Self::Less(limit) => limit.checked_sub(1).map_or(1..=0, |most| 0..=most),
+            Self::Greater(limit) => limit.checked_add(1).map_or(1..=0, |least| least..=u64::MAX),
+            Self::Between(low, high) => low..=high,
         }
     }
 }
@@ -218,9 +219,10 @@ mod tests {
             (SizeRule::Greater(10), [11, u64::MAX], [10, 0]),
             (SizeRule::Between(5, 7), [5, 7], [4, 8]),
         ] {
-            assert!(inside.iter().all(|size| rule.accepts(*size)), "{rule:?}");
-            assert!(!outside.iter().any(|size| rule.accepts(*size)), "{rule:?}");
+            assert!(inside.iter().all(|size| rule.range().contains(size)), "{rule:?}");
+            assert!(!outside.iter().any(|size| rule.range().contains(size)), "{rule:?}");
         }
-        assert!(SizeRule::About(u64::MAX).accepts(u64::MAX));
+        assert!(SizeRule::About(u64::MAX).range().contains(&u64::MAX));
+        assert!(SizeRule::Less(0).range().is_empty() && SizeRule::Greater(u64::MAX).range().is_empty());
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A dot and a negated set match any character, a line break too; `^` and `$` are the ends of the name. Also glibc's
 //! additions: `\w \W \s \S \b \B \< \> \` \'`; any other backslash takes the meaning from what follows (so `\d` is a `d`).
-//! A byte that is no UTF-8 counts as a character. Classes such as `[:alpha:]` know ASCII only. Not supported, and refused:
-//! back-references (`\1`), collating elements of several characters (`[.ch.]`), bytes that are no UTF-8 inside brackets.
+//! A byte that is no UTF-8 counts as a character. Classes such as `[:alpha:]`, and `\w` and `\b`, know ASCII only. Not
+//! supported, and refused: back-references (`\1`), collating elements of several characters (`[.ch.]`).
 
 use regex_automata::meta::{Config, Regex};
 use regex_automata::util::syntax;
@@ -41,12 +41,21 @@ impl Regular {
     /// Whether it is found anywhere in `name`.
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {
-        self.0.is_match(name)
+        match std::str::from_utf8(name) {
+            Ok(name) => self.0.is_match(name),
+            Err(_) => {
+                let mut text = String::with_capacity(name.len() * 2);
+                let mut rest = name;
+                while !rest.is_empty() {
+                    let (found, length) = next(rest);
+                    text.push(found);
+                    rest = &rest[length..];
+                }
+                self.0.is_match(&text)
+            }
+        }
     }
 }
-
-/// A byte of what is no UTF-8.
-const NO_TEXT: &str = "(?-u:[\\x80-\\xff])";
 
 struct Translation {
     out: String,
@@ -70,23 +79,22 @@ impl Translation {
                     };
                     rest = &rest[1 + length..];
                     match escaped {
-                        Some('1'..='9') => return refused("back-references (\\1) are not supported"),
-                        Some('w') => this.atom("[0-9A-Za-z_]"),
-                        Some('W') => this.atom(&format!("(?:[^0-9A-Za-z_]|{NO_TEXT})")),
-                        Some('s') => this.atom("[[:space:]]"),
-                        Some('S') => this.atom(&format!("(?:[^[:space:]]|{NO_TEXT})")),
-                        Some('b') => this.atom("(?-u:\\b)"),
-                        Some('B') => this.atom("(?-u:\\B)"),
-                        Some('<') => this.atom("(?-u:\\b{start})"),
-                        Some('>') => this.atom("(?-u:\\b{end})"),
-                        Some('`') => this.atom("\\A"),
-                        Some('\'') => this.atom("\\z"),
-                        Some(other) => this.character(other),
-                        None => this.byte(pattern[pattern.len() - rest.len() - 1]),
+                        '1'..='9' => return refused("back-references (\\1) are not supported"),
+                        'w' => this.atom("[0-9A-Za-z_]"),
+                        'W' => this.atom("[^0-9A-Za-z_]"),
+                        's' => this.atom("[[:space:]]"),
+                        'S' => this.atom("[^[:space:]]"),
+                        'b' => this.anchor("(?-u:\\b)"),
+                        'B' => this.anchor("(?-u:\\B)"),
+                        '<' => this.anchor("(?-u:\\b{start})"),
+                        '>' => this.anchor("(?-u:\\b{end})"),
+                        '`' => this.anchor("\\A"),
+                        '\'' => this.anchor("\\z"),
+                        other => this.character(other),
                     }
                     continue;
                 }
-                b'.' => this.atom(&format!("(?:.|{NO_TEXT})")),
+                b'.' => this.atom("."),
                 b'^' => this.anchor("\\A"),
                 b'$' => this.anchor("\\z"),
                 b'|' => {
@@ -124,10 +132,7 @@ impl Translation {
                     rest = &rest[1 + length..];
                     continue;
                 }
-                _ => match found {
-                    Some(found) => this.character(found),
-                    None => this.byte(first),
-                },
+                _ => this.character(found),
             }
             rest = &rest[length..];
         }
@@ -152,10 +157,6 @@ impl Translation {
         push_literal(&mut self.out, character);
     }
 
-    fn byte(&mut self, byte: u8) {
-        self.atom(&format!("(?-u:\\x{byte:02x})"));
-    }
-
     fn repeat(&mut self, how: &str) -> Result<(), RegularError> {
         let Some((start, repeated)) = self.atom else {
             return Err(RegularError(format!(
@@ -173,16 +174,17 @@ impl Translation {
     }
 }
 
-/// The character at the start of `bytes` (none if it is no UTF-8), and its length in bytes. `bytes` is not empty.
-fn next(bytes: &[u8]) -> (Option<char>, usize) {
+/// The character at the start of `bytes`, and its length in bytes. A byte that is no UTF-8 becomes one of the last characters
+/// for private use. `bytes` is not empty.
+fn next(bytes: &[u8]) -> (char, usize) {
     let most = &bytes[..bytes.len().min(4)];
     let valid = match std::str::from_utf8(most) {
         Ok(text) => text,
         Err(error) => std::str::from_utf8(&most[..error.valid_up_to()]).unwrap_or_default(),
     };
     match valid.chars().next() {
-        Some(found) => (Some(found), found.len_utf8()),
-        None => (None, 1),
+        Some(found) => (found, found.len_utf8()),
+        None => (char::from_u32(0x0010_fe00 + u32::from(bytes[0])).unwrap_or(char::REPLACEMENT_CHARACTER), 1),
     }
 }
 
@@ -232,8 +234,7 @@ fn set(text: &[u8]) -> Result<(String, usize), RegularError> {
         match rest {
             [] => return Err(open()),
             [b']', ..] if at > start => {
-                let set = if negated { format!("(?:[^{out}]|{NO_TEXT})") } else { format!("[{out}]") };
-                return Ok((set, at + 1));
+                return Ok((if negated { format!("[^{out}]") } else { format!("[{out}]") }, at + 1));
             }
             [b'[', b':', inside @ ..] => {
                 let end = inside.windows(2).position(|two| two == b":]").ok_or_else(open)?;
@@ -281,25 +282,16 @@ fn set(text: &[u8]) -> Result<(String, usize), RegularError> {
 
 /// One character of a set: itself, `[.x.]` or `[=x=]`; and the bytes it takes.
 fn member(text: &[u8]) -> Result<(char, usize), RegularError> {
-    let refused = |text: &str| RegularError(text.to_owned());
-    let no_text = "bytes that are no UTF-8 are not supported between [ and ]";
-    if let [b'[', mark @ (b'.' | b'='), inside @ ..] = text {
-        let found = std::str::from_utf8(inside.get(..inside.len().min(6)).unwrap_or_default());
-        let valid = match found {
-            Ok(text) => text,
-            Err(error) => std::str::from_utf8(&inside[..error.valid_up_to()]).unwrap_or_default(),
-        };
-        let Some(found) = valid.chars().next() else { return Err(refused(no_text)) };
-        let length = found.len_utf8();
+    if let [b'[', mark @ (b'.' | b'='), inside @ ..] = text
+        && !inside.is_empty()
+    {
+        let (found, length) = next(inside);
         return match inside.get(length..length + 2) {
             Some([end, b']']) if end == mark => Ok((found, length + 4)),
-            _ => Err(refused("collating elements of several characters are not supported")),
+            _ => Err(RegularError("collating elements of several characters are not supported".to_owned())),
         };
     }
-    match next(text) {
-        (Some(found), length) => Ok((found, length)),
-        (None, _) => Err(refused(no_text)),
-    }
+    Ok(next(text))
 }
 
 #[cfg(test)]
@@ -366,6 +358,10 @@ mod tests {
         assert!(dots.matches(b"/a\xffc\xfe") && !dots.matches(b"/ac\xfe"));
         let exact = Regular::new(b"^\xff+$", false).unwrap();
         assert!(exact.matches(b"\xff\xff") && !exact.matches(b"\xfe"));
+        let set = Regular::new(b"^[\xf0-\xff]$", false).unwrap();
+        assert!(set.matches(b"\xf1") && !set.matches(b"\x80"));
+        // A character of two bytes is one.
+        assert!(!Regular::new(b"..", false).unwrap().matches("ä".as_bytes()));
     }
 
     #[test]
@@ -382,6 +378,7 @@ mod tests {
             ("(?i)a", "nothing before ?"),
             ("a|+", "nothing before +"),
             ("^*", "nothing before *"),
+            ("\\b+", "nothing before +"),
             ("(a", "not closed by )"),
             ("[a", "not closed by ]"),
             ("[]", "not closed by ]"),
@@ -399,7 +396,6 @@ mod tests {
             let error = Regular::new(pattern.as_bytes(), false).unwrap_err().to_string();
             assert!(error.contains(reason), "{pattern}: {error}");
         }
-        assert!(Regular::new(b"[\xff]", false).is_err());
     }
 
     proptest! {

@@ -3,12 +3,14 @@
 //! One [`BareosSource`] stands for one job and module: it starts a worker process, which runs the plugin and the
 //! contract's state machine, and turns its frames into what the engine takes. A [`BareosSink`] replays a ledger through
 //! the plugin that wrote it. The plugin is unmodified code of somebody else: whatever the worker says is checked, and
-//! whatever it does ends in a verdict. May use: core, worker, the protocol.
+//! whatever it does ends in a verdict. A [`Planned`] FileSet tells the engine's walk what
+//! is saved. May use: core, engine, worker, the protocol, the FileSet.
 
 mod accurate;
 mod confine;
 mod connection;
 mod definition;
+mod fileset;
 mod modules;
 mod options;
 mod output_names;
@@ -24,6 +26,7 @@ pub use accurate::{AccurateError, AccurateOptions};
 pub use backstay_worker::{LEAST_MEMORY, PluginUser, UserError};
 pub use confine::{ConfineOptions, SandboxOptions};
 pub use definition::{DefinitionError, Module};
+pub use fileset::{FileSetError, Planned, plan};
 pub use options::BareosOptions;
 pub use output_names::{OutputNames, OutputNamesError};
 pub use sink::BareosSink;

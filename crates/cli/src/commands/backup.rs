@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use backstay_bareos_host::{Planned, PluginLine};
 use backstay_core::{FileKind, Outcome, Source, Time, Verdict};
 use backstay_engine::backup::{BackupOptions, BackupReport, ParentChoice, backup, now};
 use backstay_engine::job::JobControl;
@@ -23,7 +24,7 @@ use crate::output::Output;
 use crate::progress::{Counters, Progress, Work};
 use crate::selection::split_tags;
 use crate::session::Session;
-use crate::{job, lists, plugins, signals};
+use crate::{fileset, job, lists, plugins, signals};
 
 /// Save files, streams and what plugins announce in a new snapshot
 ///
@@ -36,6 +37,18 @@ pub struct BackupArgs {
     #[arg(value_name = "PATH")]
     pub paths: Vec<OsString>,
 
+    /// Save what a FileSet of Bareos' configuration names: files, with its rules, and plugins
+    #[arg(
+        long, value_name = "FILE", help_heading = "Plugins",
+        conflicts_with_all = [
+            "paths", "stdin", "stdin_from_command", "files_from", "files_from_verbatim", "files_from_raw",
+            "one_file_system"
+        ]
+    )]
+    pub fileset: Option<PathBuf>,
+    /// The FileSet with this name, where the file has several
+    #[arg(long, value_name = "NAME", help_heading = "Plugins")]
+    pub fileset_name: Option<String>,
     /// What plugins are asked to announce.
     #[command(flatten)]
     pub announce: LevelOptions,
@@ -141,17 +154,29 @@ impl BackupArgs {
         let now = now();
         let mut sources = self.streams(now)?;
         let definitions = plugins::definitions(&self.announce.plugins, &self.announce.plugin_files)?;
-        let paths = self.paths(session)?;
-        if paths.is_empty() && sources.is_empty() && definitions.is_empty() {
+        if self.fileset_name.is_some() && self.fileset.is_none() {
+            return Err(Failure::fatal("--fileset-name needs --fileset: the file that the FileSet stands in"));
+        }
+        let mut paths = self.paths(session)?;
+        let mut lines = Vec::new();
+        let mut selector = None;
+        if let Some(file) = &self.fileset {
+            let Planned { roots, selector: rules, lines: named } =
+                fileset::read(file, self.fileset_name.as_deref(), &session.output)?;
+            (paths, lines, selector) = (roots, named, Some(rules));
+        }
+        lines.extend(definitions.iter().map(PluginLine::from));
+        if paths.is_empty() && sources.is_empty() && lines.is_empty() {
             return Err(Failure::fatal(
-                "nothing to back up: name a path, --plugin, --stdin, --stdin-from-command or --files-from",
+                "nothing to back up: name a path, --fileset, --plugin, --stdin, --stdin-from-command or --files-from",
             ));
         }
-        let options = self.options(session, paths, now)?;
+        let mut options = self.options(session, paths, now)?;
+        options.tree.selector = selector;
         let repository = session.open()?;
         signals::be_patient();
         let job = job::control(session, &repository)?;
-        sources.extend(plugins::sources(&self.plugin, &self.announce, session.output.verbosity, &definitions)?);
+        sources.extend(plugins::sources(&self.plugin, &self.announce, session.output.verbosity, lines)?);
         let started = Instant::now();
         let mut progress = Progress::start(&session.output, Work::Backup);
         let mut estimate = Estimate::start(&session.output, progress.counters(), &options);
@@ -226,6 +251,7 @@ impl BackupArgs {
                 ignore_ctime: self.ignore_ctime,
                 force: self.force,
                 with_atime: self.with_atime,
+                selector: None,
             },
             host: self.host.clone().unwrap_or_else(host_name),
             username: user_name(),

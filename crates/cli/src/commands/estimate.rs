@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use backstay_bareos_host::PluginLine;
 use backstay_core::{End, FileKind};
 use backstay_engine::backup::{BackupOptions, ParentChoice, now};
 use backstay_engine::estimate::estimate;
@@ -49,10 +50,11 @@ impl EstimateArgs {
         if definitions.is_empty() {
             return Err(Failure::fatal("nothing to estimate: name a plugin with --plugin or --plugin-file"));
         }
+        let lines = definitions.iter().map(PluginLine::from).collect();
         let repository = session.open_to_read()?;
         signals::be_patient();
         let output = &session.output;
-        let mut sources = plugins::sources(&self.plugin, &self.announce, output.verbosity, &definitions)?;
+        let mut sources = plugins::sources(&self.plugin, &self.announce, output.verbosity, lines)?;
         let job = job::without_number(session);
         let options = BackupOptions {
             paths: Vec::new(),

@@ -14,6 +14,7 @@ mod test_diff;
 mod test_dump;
 mod test_estimate;
 mod test_exit_status;
+mod test_fileset;
 mod test_find;
 mod test_forget;
 mod test_help;

@@ -57,6 +57,8 @@ pub(super) struct Directory {
     pub(super) device: Option<u64>,
     /// The rule by which everything but the file of that name is left out.
     pub(super) tag: Option<(Vec<u8>, String)>,
+    /// The selector's sets that walk it.
+    pub(super) selected: u64,
     /// The parent snapshot's entries.
     pub(super) previous: Previous,
     /// The parent snapshot's node of the directory itself.
@@ -80,6 +82,7 @@ pub(super) struct Opened {
     pub(super) identity: (u64, u64),
     pub(super) device: Option<u64>,
     pub(super) tag: Option<(Vec<u8>, String)>,
+    pub(super) selected: u64,
     pub(super) previous: Previous,
     pub(super) previous_self: Option<Node>,
     pub(super) node: Option<Node>,
@@ -100,6 +103,7 @@ impl Directory {
             identity: opened.identity,
             device: opened.device,
             tag: opened.tag,
+            selected: opened.selected,
             previous: opened.previous,
             previous_self: opened.previous_self,
             node: Mutex::new(opened.node),

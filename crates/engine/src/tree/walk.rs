@@ -25,6 +25,7 @@ use super::contents::{FileReader, Reading, SMALL};
 use super::directory::{Claim, Directory, Opened, Place, Previous, Stack};
 use super::links::Links;
 use super::roots::Roots;
+use super::selector::{Pick, Treatment, is_one_of};
 use super::{Change, Observer, TreeError, TreeOptions, TreeReport, TreeResult};
 use crate::excludes::{Excludes, Tag};
 use crate::filesystem::{self, Attributed, FileStat, Listed, Names, XattrReader};
@@ -56,6 +57,7 @@ pub(super) fn run(
         job,
         observer,
         nested: &roots.nested,
+        plain: Treatment::default(),
         state: Mutex::new(State { stack: Stack::new(open_directories(), threads), active: 0 }),
         ready: Condvar::new(),
         stop: AtomicBool::new(false),
@@ -179,6 +181,8 @@ struct Walk<'a> {
     job: &'a dyn Job,
     observer: &'a dyn Observer,
     nested: &'a BTreeSet<Vec<u8>>,
+    /// How everything is treated where there is no selector.
+    plain: Treatment,
     state: Mutex<State>,
     ready: Condvar,
     stop: AtomicBool,
@@ -239,9 +243,12 @@ impl Walk<'_> {
 
     /// Whether a kind of entry must be looked at before it is opened.
     fn stat_first(&self, kind: FileKind) -> bool {
+        let selected = self.options.selector.is_some();
         match kind {
-            FileKind::File => self.parent.is_some() || self.options.one_file_system || self.excludes.wants_size(),
-            FileKind::Directory => self.options.one_file_system,
+            FileKind::File => {
+                self.parent.is_some() || self.options.one_file_system || self.excludes.wants_size() || selected
+            }
+            FileKind::Directory => self.options.one_file_system || selected,
             _ => true,
         }
     }
@@ -280,12 +287,12 @@ impl Walk<'_> {
     }
 
     /// Whether the contents that the parent has are what the file holds.
-    fn unchanged(&self, previous: &Node, stat: &FileStat) -> bool {
+    fn unchanged(&self, previous: &Node, stat: &FileStat, treatment: &Treatment) -> bool {
         let stat = &stat.stat;
         let Some(content) = &previous.content else { return false };
         previous.size == stat.size
             && previous.mtime == stat.mtime
-            && (self.options.ignore_ctime || previous.ctime == stat.ctime)
+            && (self.options.ignore_ctime || treatment.ignore_ctime || previous.ctime == stat.ctime)
             && (self.options.ignore_inode || previous.inode == 0 || previous.inode == stat.inode)
             && content.iter().all(|id| self.writer.knows(BlobKind::Data, id))
     }
@@ -372,7 +379,7 @@ impl<'a> Worker<'a> {
             {
                 there = true;
                 let previous = self.walk.previous_at(place);
-                tops.push(top(place.clone(), &stat, None, None, previous, descriptor, entries));
+                tops.push(Directory::new(top(place.clone(), &stat, previous, descriptor, entries)));
             }
         }
         for path in &roots.nested {
@@ -403,10 +410,21 @@ impl<'a> Worker<'a> {
         let unreadable = |error: io::Error| TreeError::NothingThere(format!("/: {error}"));
         let descriptor = filesystem::open_at(CWD, b"/", OFlags::DIRECTORY).map_err(unreadable)?;
         let stat = filesystem::stat_of(descriptor.as_fd()).map_err(unreadable)?;
-        let entries = filesystem::list(descriptor.as_fd(), &mut self.buffer).map_err(unreadable)?;
+        let mut entries = filesystem::list(descriptor.as_fd(), &mut self.buffer).map_err(unreadable)?;
         let tag = self.tag(descriptor.as_fd(), &entries);
+        let mut selected = 0;
+        if let Some(selector) = &self.walk.options.selector {
+            if let Ok(picks) = selector.select(b"/", true, 0) {
+                selected = self.walked_by(&picks, descriptor.as_fd(), b"/", false);
+            }
+            if selected == 0 {
+                entries = next_names(self.walk.nested, b"");
+            }
+        }
         let previous = self.walk.previous_at(b"");
-        Ok(top(Vec::new(), &stat, Some(stat.stat.device_id), tag, previous, descriptor, entries))
+        let device = Some(stat.stat.device_id);
+        let opened = top(Vec::new(), &stat, previous, descriptor, entries);
+        Ok(Directory::new(Opened { device, tag, selected, ..opened }))
     }
 
     fn handle(&mut self, claim: Claim) {
@@ -504,10 +522,15 @@ impl<'a> Worker<'a> {
                     return Ok(self.skipped(path, Some(kind), rule));
                 }
             }
+            let picks = match self.select(directory, descriptor, &name, path, kind, stat.as_ref()) {
+                Ok(picks) => picks,
+                Err(rule) => return Ok(self.skipped(path, Some(kind), rule)),
+            };
+            let treatment = picks.first().map_or(&walk.plain, |pick| pick.treatment);
             let step = match kind {
-                FileKind::File => self.file(directory, descriptor, &name, path, stat)?,
-                FileKind::Directory => self.directory(directory, descriptor, &name, path, stat)?,
-                _ => self.special(directory, descriptor, &name, path, kind, stat),
+                FileKind::File => self.file(directory, descriptor, &name, path, stat, treatment)?,
+                FileKind::Directory => self.directory(directory, descriptor, &name, path, stat, &picks)?,
+                _ => self.special(directory, descriptor, &name, path, stat, treatment),
             };
             if !matches!(step, Step::Replaced) {
                 return Ok(step);
@@ -521,6 +544,65 @@ impl<'a> Worker<'a> {
         Ok(self.failed(path, known, error))
     }
 
+    /// What the selector says of an entry; nothing where there is none, and of a directory that is only passed on the way
+    /// to roots inside it.
+    fn select(
+        &self,
+        directory: &Directory,
+        descriptor: BorrowedFd<'_>,
+        name: &[u8],
+        path: &[u8],
+        kind: FileKind,
+        stat: Option<&FileStat>,
+    ) -> Result<Vec<Pick<'a>>, String> {
+        let walk = self.walk;
+        let Some(selector) = &walk.options.selector else { return Ok(Vec::new()) };
+        let selected = selector.select(path, kind == FileKind::Directory, directory.selected);
+        let result = selected.and_then(|mut picks| {
+            if let Some(stat) = stat.filter(|_| kind == FileKind::File) {
+                let fits =
+                    |pick: &Pick<'_>| pick.treatment.sizes.as_ref().is_none_or(|sizes| sizes.contains(&stat.stat.size));
+                picks.retain(fits);
+                if picks.is_empty() {
+                    return Err("Size".to_owned());
+                }
+            }
+            if picks.iter().any(|pick| pick.treatment.honor_nodump) && filesystem::has_nodump(descriptor, name) {
+                picks.retain(|pick| !pick.treatment.honor_nodump);
+                if picks.is_empty() {
+                    return Err("Honor Nodump Flag".to_owned());
+                }
+            }
+            Ok(picks)
+        });
+        match result {
+            Err(_) if kind == FileKind::Directory && leads_to_roots(walk.nested, path) => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
+    /// The sets among `picks` that walk a directory which they selected; `elsewhere`: it is on another file system than the
+    /// directory that it is in.
+    fn walked_by(&self, picks: &[Pick<'_>], descriptor: BorrowedFd<'_>, path: &[u8], elsewhere: bool) -> u64 {
+        let mut sets = 0;
+        for Pick { set, is_root, treatment } in picks {
+            let enters = *is_root || (treatment.recurse && !(elsewhere && treatment.one_file_system));
+            if !enters {
+                continue;
+            }
+            if !treatment.file_systems.is_empty() && (*is_root || elsewhere) {
+                let known = rustix::fs::fstatfs(descriptor);
+                if !known.is_ok_and(|found| is_one_of(&found, &treatment.file_systems)) {
+                    let text = format!("{}: it is not walked: its file system is none that is listed", shown(path));
+                    self.walk.job.message(MessageLevel::Warning, "tree", &text);
+                    continue;
+                }
+            }
+            sets |= set;
+        }
+        sets
+    }
+
     /// A regular file: taken from the parent, from another name of it, or read.
     fn file(
         &mut self,
@@ -529,19 +611,20 @@ impl<'a> Worker<'a> {
         name: &[u8],
         path: &[u8],
         stat: Option<FileStat>,
+        treatment: &Treatment,
     ) -> Result<Step, Error> {
         let walk = self.walk;
         let previous = directory.previous.get(name).filter(|node| node.kind == FileKind::File);
         if let Some(stat) = &stat {
             let known = match previous {
-                Some(node) if walk.unchanged(node, stat) => {
+                Some(node) if walk.unchanged(node, stat, treatment) => {
                     Some((node.content.clone().unwrap_or_default(), node.size, Outcome::Unchanged))
                 }
                 _ => walk.links.take(stat).map(|(content, size)| (content, size, Outcome::Saved)),
             };
             if let Some((content, size, outcome)) = known {
                 let object = Attributed::Named(descriptor, name);
-                let (mut node, problem) = self.node(stat, name, FileKind::File, object, path);
+                let (mut node, problem) = self.node(stat, name, FileKind::File, object, path, treatment);
                 node.content = Some(content);
                 node.size = size;
                 walk.observer.bytes(size);
@@ -564,7 +647,7 @@ impl<'a> Worker<'a> {
         if stat.is_none()
             && let Some((content, size)) = walk.links.take(&before)
         {
-            let (mut node, problem) = self.node(&before, name, FileKind::File, object, path);
+            let (mut node, problem) = self.node(&before, name, FileKind::File, object, path, treatment);
             node.content = Some(content);
             node.size = size;
             walk.observer.bytes(size);
@@ -595,7 +678,7 @@ impl<'a> Worker<'a> {
             before = after;
             attempt += 1;
         };
-        let (mut node, mut problem) = self.node(&before, name, FileKind::File, object, path);
+        let (mut node, mut problem) = self.node(&before, name, FileKind::File, object, path, treatment);
         if changed {
             let text = format!("{}: it changed while it was read; it is saved as it was read", shown(path));
             problem = Some(EntryError::new(text));
@@ -644,6 +727,7 @@ impl<'a> Worker<'a> {
         name: &[u8],
         path: &[u8],
         stat: Option<FileStat>,
+        picks: &[Pick<'_>],
     ) -> Result<Step, Error> {
         const KIND: FileKind = FileKind::Directory;
         let walk = self.walk;
@@ -656,6 +740,34 @@ impl<'a> Worker<'a> {
         {
             if walk.nested.contains(path) { device = None } else { through = Some(next_names(walk.nested, path)) }
         }
+        let mut picks = picks.to_vec();
+        let mut selected = 0;
+        if walk.options.selector.is_some() {
+            let looked = match filesystem::open_at(descriptor, name, OFlags::DIRECTORY | OFlags::PATH) {
+                Ok(looked) => looked,
+                Err(error) => return Ok(self.not_opened(path, KIND, &error)),
+            };
+            let mut rule = None;
+            picks.retain(|pick| {
+                let mut names = pick.treatment.leave_out_holding.iter();
+                let holds = names.find(|name| filesystem::stat_at(looked.as_fd(), name).is_ok());
+                rule = rule.take().or(holds);
+                holds.is_none()
+            });
+            if let Some(rule) = rule
+                && picks.is_empty()
+                && !leads_to_roots(walk.nested, path)
+            {
+                let rule = format!("Exclude Dir Containing = \"{}\"", String::from_utf8_lossy(rule));
+                return Ok(self.skipped(path, Some(KIND), rule));
+            }
+            let elsewhere = stat.is_some_and(|stat| stat.stat.device_id != above.identity.0);
+            selected = self.walked_by(&picks, looked.as_fd(), path, elsewhere);
+            if selected == 0 {
+                through = Some(next_names(walk.nested, path));
+            }
+        }
+        let treatment = picks.first().map_or(&walk.plain, |pick| pick.treatment);
         let flags = if through.is_some() { OFlags::DIRECTORY | OFlags::PATH } else { OFlags::DIRECTORY };
         let opened = match filesystem::open_at(descriptor, name, flags) {
             Ok(opened) => opened,
@@ -675,7 +787,7 @@ impl<'a> Worker<'a> {
                 Err(error) => return Ok(self.io_failed(path, Some(KIND), "list", &error)),
             },
         };
-        let (node, problem) = self.node(&stat, name, KIND, object, path);
+        let (node, problem) = self.node(&stat, name, KIND, object, path, treatment);
         let previous_self = above.previous.get(name).filter(|node| node.kind == KIND).cloned();
         let directory = Directory::new(Opened {
             place: Place::Below(Some(Arc::clone(above))),
@@ -683,6 +795,7 @@ impl<'a> Worker<'a> {
             identity: (stat.stat.device_id, stat.stat.inode),
             device: Some(device.unwrap_or(stat.stat.device_id)),
             tag,
+            selected,
             previous: walk.previous(path, previous_self.as_ref().and_then(|node| node.subtree)),
             previous_self,
             node: Some(node),
@@ -724,10 +837,11 @@ impl<'a> Worker<'a> {
         descriptor: BorrowedFd<'_>,
         name: &[u8],
         path: &[u8],
-        kind: FileKind,
         stat: Option<FileStat>,
+        treatment: &Treatment,
     ) -> Step {
         let Some(stat) = stat else { return Step::Replaced };
+        let Some(kind) = stat.kind() else { return Step::Replaced };
         let mut target = Vec::new();
         if kind == FileKind::Symlink {
             match rustix::fs::readlinkat(descriptor, name, Vec::new()) {
@@ -736,7 +850,7 @@ impl<'a> Worker<'a> {
                 Err(error) => return self.io_failed(path, Some(kind), "read the link", &error.into()),
             }
         }
-        let (mut node, problem) = self.node(&stat, name, kind, Attributed::Named(descriptor, name), path);
+        let (mut node, problem) = self.node(&stat, name, kind, Attributed::Named(descriptor, name), path, treatment);
         node.link_target = target;
         let previous = directory.previous.get(name);
         self.saved(path, node, previous, Outcome::Saved, problem)
@@ -750,9 +864,18 @@ impl<'a> Worker<'a> {
         kind: FileKind,
         object: Attributed<'_>,
         path: &[u8],
+        treatment: &Treatment,
     ) -> (Node, Option<EntryError>) {
         let mut node = node_of(stat, name.to_vec(), kind, &mut self.names, self.walk.options);
-        let (xattrs, problem) = self.xattrs.read(object, path);
+        if !treatment.hard_links {
+            node.links = node.links.min(1);
+        }
+        if !treatment.acls && !treatment.xattrs {
+            return (node, None);
+        }
+        let (mut xattrs, problem) = self.xattrs.read(object, path);
+        xattrs.retain(|(name, _)| treatment.keeps(name));
+        let problem = problem.filter(|problem| problem.name == "list" || treatment.keeps(problem.name.as_bytes()));
         node.xattrs = xattrs;
         let problem = problem.map(|problem| EntryError {
             errno: problem.error.raw_os_error(),
@@ -874,28 +997,28 @@ impl<'a> Worker<'a> {
 }
 
 /// A directory that holds roots.
-fn top(
-    path: Vec<u8>,
-    stat: &FileStat,
-    device: Option<u64>,
-    tag: Option<(Vec<u8>, String)>,
-    previous: Previous,
-    descriptor: OwnedFd,
-    entries: Vec<Listed>,
-) -> Arc<Directory> {
-    Directory::new(Opened {
+fn top(path: Vec<u8>, stat: &FileStat, previous: Previous, descriptor: OwnedFd, entries: Vec<Listed>) -> Opened {
+    Opened {
         place: Place::Top,
         name: path,
         identity: (stat.stat.device_id, stat.stat.inode),
-        device,
-        tag,
+        device: None,
+        tag: None,
+        selected: 0,
         previous,
         previous_self: None,
         node: None,
         problem: None,
         descriptor,
         entries,
-    })
+    }
+}
+
+/// Whether there are roots inside `path`.
+fn leads_to_roots(nested: &BTreeSet<Vec<u8>>, path: &[u8]) -> bool {
+    let mut below = path.to_vec();
+    below.push(b'/');
+    nested.range(below.clone()..).next().is_some_and(|root| root.starts_with(&below))
 }
 
 /// The names in `path` that lead to roots inside it.
