@@ -202,8 +202,7 @@ impl<'a> Input<'a> {
         if self.peek() == Some(b'"') {
             self.quoted(&mut bytes)?;
             // Quoted texts that follow each other are one, also across lines.
-            loop {
-                let Some(before) = self.texts.last().map(|text| (text.at, text.line)) else { break };
+            while let Some(before) = self.texts.last().map(|text| (text.at, text.line)) {
                 self.skip(true);
                 if self.peek() == Some(b'"') {
                     self.quoted(&mut bytes)?;

@@ -57,7 +57,6 @@ pub fn parse(file: &Path, surroundings: &mut dyn Surroundings) -> Result<Vec<Fil
     let mut parser = Parser { input: Input::new(file, surroundings)?, notes: BTreeSet::new() };
     let mut sets: Vec<FileSet> = Vec::new();
     loop {
-        let place = parser.input.place();
         match parser.input.statement()? {
             Start::End => break,
             Start::Close => return Err(parser.input.place().error("there is a } without a {")),
@@ -76,7 +75,6 @@ pub fn parse(file: &Path, surroundings: &mut dyn Surroundings) -> Result<Vec<Fil
                 sets.push(set);
             }
         }
-        drop(place);
     }
     if sets.is_empty() {
         let what = "there is no FileSet in it: it should read FileSet { Name = ...; Include { File = ... } }";

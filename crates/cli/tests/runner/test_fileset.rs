@@ -146,6 +146,27 @@ fn a_folder_is_kept_empty_or_left_out_as_its_options_say() {
 }
 
 #[test]
+fn a_file_system_of_another_kind_is_not_walked() {
+    let world = world();
+    assert_eq!(world.saved("Include { Options { FsType = proc } File = @/d }"), names(["d"]));
+    let file = world.file_set("Include { Options { FsType = proc; FsType = ext4 } File = /proc/sys/kernel/random }");
+    let id = world.backup(["--fileset", &file]);
+    assert!(world.lines(["ls", &id]).iter().any(|line| line == "/proc/sys/kernel/random/uuid"));
+}
+
+#[test]
+fn files_with_the_nodump_attribute_are_left_out_where_that_was_asked_for() {
+    let world = world();
+    let set = std::process::Command::new("chattr").arg("+d").arg(world.path("d/a.c")).status();
+    if !set.is_ok_and(|status| status.success()) {
+        // This file system has no such attribute.
+        return;
+    }
+    assert!(!world.saved("Include { Options { HonorNodumpFlag = yes } File = @/d }").contains("d/a.c"));
+    assert!(world.saved("Include { File = @/d }").contains("d/a.c"));
+}
+
+#[test]
 fn sizes_choose_among_regular_files() {
     let world = World::new();
     for (name, size) in [("d/0", 0), ("d/10", 10), ("d/2000", 2000), ("d/2010", 2010), ("d/2100", 2100)] {
