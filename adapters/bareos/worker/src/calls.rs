@@ -197,7 +197,7 @@ pub(crate) fn restore_packet<'py>(
     where_prefix: Option<&str>,
     replace: char,
 ) -> PyResult<Record<'py>> {
-    use crate::constants::option_bit;
+    use crate::constants::{ft, option_bit};
     let packet = classes(py)?.restore.make(py)?;
     let saved = &entry.entry;
     let sparse = option_bit::is_on(saved.flags, option_bit::SPARSE);
@@ -209,7 +209,10 @@ pub(crate) fn restore_packet<'py>(
     packet.set_object(restore::STATP, Some(crate::packets::stat_packet(py, &saved.stat)?));
     packet.set_text(restore::ATTR_EX, "");
     packet.set_object(restore::OFNAME, Some(names::to_python(py, &entry.output_name)?));
-    packet.set_object(restore::OLNAME, Some(names::to_python(py, &entry.output_link)?));
+    // Only links are stored with what they point to (reference 6.1).
+    let is_link = matches!(saved.file_type, ft::LNK | ft::LNKSAVED | ft::JUNCTION);
+    let link = |link| if is_link { names::to_python(py, link) } else { Ok(intern!(py, "").clone().into_any()) };
+    packet.set_object(restore::OLNAME, Some(link(&entry.output_link)?));
     if let Some(prefix) = where_prefix {
         packet.set_text(restore::WHERE, prefix);
     }
@@ -217,6 +220,6 @@ pub(crate) fn restore_packet<'py>(
     packet.set_integer(restore::CREATE_STATUS, crate::constants::cf::ERROR);
     packet.set_integer(restore::FILEDES, -1);
     packet.set_object(restore::ORIGINAL_FILE_NAME, Some(names::to_python(py, &saved.name)?));
-    packet.set_object(restore::ORIGINAL_LINK_NAME, Some(names::to_python(py, &saved.link)?));
+    packet.set_object(restore::ORIGINAL_LINK_NAME, Some(link(&saved.link)?));
     Ok(packet)
 }
