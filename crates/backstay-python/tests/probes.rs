@@ -9,59 +9,6 @@ use std::time::Duration;
 use backstay_bareos_protocol::{Task, ToWorker};
 use common::{Host, Outcome, backup, probe_definition, restore, spec};
 
-const BACKUP_CALLBACKS: [&str; 9] = [
-    "load_bareos_plugin",
-    "parse_plugin_definition",
-    "start_backup_file",
-    "plugin_io_open",
-    "plugin_io_read",
-    "plugin_io_close",
-    "get_acl",
-    "get_xattr",
-    "end_backup_file",
-];
-const RESTORE_CALLBACKS: [&str; 8] = [
-    "start_restore_file",
-    "create_file",
-    "plugin_io_open",
-    "plugin_io_write",
-    "set_file_attributes",
-    "set_acl",
-    "set_xattr",
-    "end_restore_file",
-];
-
-#[test]
-fn the_reference_trace_of_a_minimal_backup_and_restore_holds() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("log");
-    let definition = probe_definition("probe_trace", &format!("log={}", log.display()));
-    let options = format!("log={}:", log.display());
-    let outcome = backup(&definition).good();
-    assert_eq!(
-        std::fs::read_to_string(&log).unwrap(),
-        format!(
-            "constructor\nparse_plugin_definition('{options}')\nhandle_plugin_event(16)\nhandle_plugin_event(3)\n\
-             parse_plugin_definition('{options}')\nstart_backup_file\nplugin_io OPEN\nplugin_io READ\n\
-             plugin_io CLOSE\nget_acl\nget_xattr\nend_backup_file\nhandle_plugin_event(4)\nhandle_plugin_event(2)\n"
-        )
-    );
-    assert_eq!((outcome.saved.len(), outcome.end().announced, outcome.announced), (1, 1, 1));
-
-    std::fs::remove_file(&log).unwrap();
-    let outcome = restore(&definition, &outcome.saved, folder.path()).good();
-    assert_eq!(
-        std::fs::read_to_string(&log).unwrap(),
-        format!(
-            "constructor\nparse_plugin_definition('{options}')\nstart_restore_file('{definition}')\ncreate_file\n\
-             plugin_io OPEN\nset_file_attributes\nplugin_io CLOSE\nset_acl\nset_xattr\nend_restore_file\n\
-             handle_plugin_event(2)\n"
-        )
-    );
-    assert_eq!(outcome.restored, [Ok(())]);
-    assert!(folder.path().join("probe/trace").exists());
-}
-
 #[test]
 fn every_kind_of_object_is_announced_with_its_data_and_attributes() {
     let outcome = backup(&probe_definition("kinds", "devices=yes:surrogates=yes:notsaved=yes"));
@@ -113,23 +60,6 @@ fn a_pipe_and_a_socket_are_read_and_written_by_descriptor() {
         let folder = tempfile::tempdir().unwrap();
         restore(&definition, &outcome.saved, folder.path()).good();
         assert_eq!(std::fs::read(folder.path().join("probe/pipe")).unwrap(), vec![0; 3_000_000], "{how}");
-    }
-}
-
-#[test]
-fn an_exception_in_any_callback_fails_the_job_with_its_traceback() {
-    for callback in BACKUP_CALLBACKS {
-        let outcome = backup(&probe_definition("raises", &format!("where={callback}")));
-        assert!(outcome.said(3, "ValueError: raised in "), "{callback}: {outcome:#?}");
-        assert!(!outcome.end().whole, "{callback}");
-        assert!(outcome.end().reason.contains("raised in"), "{callback}: {}", outcome.end().reason);
-    }
-    let saved = backup(&probe_definition("raises", "")).good().saved;
-    for callback in RESTORE_CALLBACKS {
-        let folder = tempfile::tempdir().unwrap();
-        let outcome = restore(&probe_definition("raises", &format!("where={callback}")), &saved, folder.path());
-        assert!(outcome.said(3, "ValueError: raised in "), "{callback}: {outcome:#?}");
-        assert!(!outcome.end().whole, "{callback}");
     }
 }
 
@@ -189,26 +119,6 @@ fn wrong_types_are_refused_one_by_one() {
     }
 }
 
-#[test]
-fn a_worker_that_dies_leaves_its_count_of_announced_objects() {
-    for (how, exit) in [
-        ("exit3", "Status(3)"),
-        ("exit0", "Status(0)"),
-        ("segv", "Signal(11)"),
-        ("kill", "Signal(9)"),
-        ("abort", "Signal(6)"),
-        ("null", "Signal(11)"),
-    ] {
-        let outcome = backup(&probe_definition("exits", &format!("where=plugin_io_read:how={how}")));
-        assert_eq!(outcome.exit, exit, "{how}");
-        assert!(outcome.end.is_none(), "{how}");
-        assert_eq!(outcome.announced, 1, "{how}");
-    }
-    let outcome = backup(&probe_definition("exits", "where=plugin_io_read:how=sysexit"));
-    assert!(outcome.said(3, "SystemExit: 3"), "{outcome:#?}");
-    assert!(!outcome.end().whole);
-}
-
 fn cancelled(how: &str) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let pid = folder.path().join("pid");
@@ -231,27 +141,10 @@ fn a_plugin_that_never_comes_back_is_interrupted_by_a_cancel() {
 }
 
 #[test]
-fn whatever_a_plugin_prints_harms_nothing() {
-    let outcome = backup(&probe_definition("prints", "long=yes")).good();
-    assert_eq!(outcome.saved[0].data, b"probe data\n");
-    for line in ["Stdout printed in plugin_io", "Stderr complained in get_acl", "Stdout child in start_backup_file"] {
-        assert!(outcome.printed.contains(&line.to_owned()), "{line}");
-    }
-}
-
-#[test]
 fn a_giant_buffer_is_a_read_error() {
     for status in ["all", "count"] {
         let outcome = backup(&probe_definition("big_buffer", &format!("status={status}")));
         assert!(outcome.said(4, "Read error on file /probe/big_buffer"), "{outcome:#?}");
         assert!(outcome.end().whole && outcome.saved[0].data.is_empty());
     }
-}
-
-#[test]
-fn threads_and_children_that_a_plugin_leaves_do_not_hold_the_end() {
-    let outcome = backup(&probe_definition("threads", "")).good();
-    assert_eq!(outcome.messages.iter().filter(|(_, text)| text.contains("of job 7")).count(), 9, "{outcome:#?}");
-    let outcome = backup(&probe_definition("children", "")).good();
-    assert_eq!(outcome.exit, "Status(0)");
 }

@@ -1,4 +1,7 @@
-"""Behaviours of the module bareosfd outside of a job. Run by module.rs; plain asserts, one function a behaviour."""
+"""Behaviours of the module bareosfd outside of a job; plain asserts, one function a behaviour.
+
+Run by module.rs; those of a line of the conformance checklist, `item_NN_...`, by that list's tests.
+"""
 
 import time
 import warnings
@@ -88,18 +91,18 @@ def table(text):
     return dict(zip(words[::2], map(int, words[1::2])))
 
 
-def test_every_number_has_its_value():
+def item_17_every_number_has_its_value():
     for text in TABLES.values():
         for name, value in table(text).items():
             assert getattr(bareosfd, name) == value and type(getattr(bareosfd, name)) is int, name
 
 
-def test_levels_are_strings():
+def item_17_levels_are_strings():
     for name, letter in LEVELS.items():
         assert getattr(bareosfd, name) == letter and type(getattr(bareosfd, name)) is str, name
 
 
-def test_dictionaries_hold_the_same_under_bytes_keys():
+def item_18_dictionaries_hold_the_same_under_bytes_keys():
     for name, text in TABLES.items():
         expected = {key.encode(): value for key, value in table(text).items()}
         assert getattr(bareosfd, name) == expected, name
@@ -107,7 +110,7 @@ def test_dictionaries_hold_the_same_under_bytes_keys():
     assert bareosfd.bLevels == {key.encode(): value.encode() for key, value in LEVELS.items()}
 
 
-def test_dictionaries_find_str_keys_and_iterate_over_bytes():
+def item_18_dictionaries_find_str_keys_and_iterate_over_bytes():
     assert bareosfd.bRCs["bRC_More"] == bareosfd.bRCs[b"bRC_More"] == 3
     assert "bRC_More" in bareosfd.bRCs and b"bRC_More" in bareosfd.bRCs
     assert bareosfd.bRCs.get("bRC_Stop") == bareosfd.bRCs.get(b"bRC_Stop") == 1
@@ -126,13 +129,13 @@ def test_star_import_gives_everything():
     assert bareosfd.__doc__ is None, bareosfd.__doc__
 
 
-def test_functions_outside_a_job_say_that_there_is_none():
+def item_19_functions_outside_a_job_say_that_there_is_none():
     for name in FUNCTIONS:
         text = raises(RuntimeError, getattr(bareosfd, name), *GOOD_ARGUMENTS.get(name, ()))
         assert text.endswith(": plugin_ctx is unset"), (name, text)
 
 
-def test_functions_take_no_keywords():
+def item_20_functions_take_no_keywords():
     for name in FUNCTIONS:
         assert raises(TypeError, getattr(bareosfd, name), x=1) == f"bareosfd.{name}() takes no keyword arguments"
 
@@ -155,7 +158,7 @@ def test_classes_have_the_names_of_the_original():
         assert (kind.__name__, kind.__qualname__, kind.__module__) == (name, name, "builtins")
 
 
-def test_unknown_attributes_are_refused_with_the_original_text():
+def item_27_unknown_attributes_are_refused_with_the_original_text():
     for exported, name in CLASSES.items():
         packet = getattr(bareosfd, exported)()
         expected = f"'{name}' object has no attribute 'foo'"
@@ -164,7 +167,7 @@ def test_unknown_attributes_are_refused_with_the_original_text():
         assert not hasattr(packet, "__dict__")
 
 
-def test_classes_can_be_subclassed():
+def item_27_classes_can_be_subclassed():
     class Mine(bareosfd.SavePacket):
         extra = 1
 
@@ -182,7 +185,7 @@ def test_packets_compare_by_identity():
     assert one == one and one != two and len({one, two}) == 2
 
 
-def test_stat_packet_defaults():
+def item_25_stat_packet_defaults():
     before = int(time.time())
     stat = bareosfd.StatPacket()
     after = int(time.time())
@@ -193,7 +196,7 @@ def test_stat_packet_defaults():
         assert before <= getattr(stat, "st_" + name) <= after
 
 
-def test_stat_packet_takes_positions_and_keywords_without_prefix():
+def item_25_stat_packet_takes_positions_and_keywords_without_prefix():
     names = "dev ino mode nlink uid gid rdev size atime mtime ctime blksize blocks".split()
     stat = bareosfd.StatPacket(*range(1, 14))
     assert [getattr(stat, "st_" + name) for name in names] == list(range(1, 14))
@@ -210,7 +213,7 @@ def test_stat_packet_constructor_masks_what_is_too_large():
     assert (stat.st_dev, stat.st_mode, stat.st_ino, stat.st_size) == (5, 7, 3, 2**64 - 2)
 
 
-def test_stat_packet_repr():
+def item_25_stat_packet_repr():
     stat = bareosfd.StatPacket(atime=1795300000, mtime=1795300000, ctime=1795300000)
     assert repr(stat) == (
         "StatPacket(dev=0, ino=0, mode=0700, nlink=0, uid=0, gid=0, rdev=0, size=18446744073709551615, "
@@ -250,7 +253,7 @@ def test_narrow_members_cut_with_a_warning():
         assert [entry.category for entry in seen] == [RuntimeWarning], name
 
 
-def test_integer_members_refuse_other_types():
+def item_27_integer_members_refuse_other_types():
     stat = bareosfd.StatPacket()
     for value, kind in ((1.5, "float"), ("1", "str"), (None, "NoneType")):
         text = raises(TypeError, setattr, stat, "st_mtime", value)
@@ -261,7 +264,7 @@ def test_integer_members_refuse_other_types():
     assert stat.st_nlink == 1
 
 
-def test_bool_members_are_strict():
+def item_27_bool_members_are_strict():
     packet = bareosfd.SavePacket()
     for name in ("no_read", "portable", "accurate_found"):
         assert getattr(packet, name) is False
@@ -280,7 +283,7 @@ READ_ONLY = [
 ]  # fmt: skip
 
 
-def test_string_members_are_read_only():
+def item_27_string_members_are_read_only():
     for kind, name in READ_ONLY:
         packet = getattr(bareosfd, kind)()
         assert getattr(packet, name) is None
@@ -334,7 +337,7 @@ def test_constructors_own_what_they_were_given():
     assert all(packet.content == b"x" * 100 for packet in packets)
 
 
-def test_save_packet_repr():
+def item_26_save_packet_repr():
     text = 'SavePacket(fname="", link="", type=0, flags={}, no_read=0, portable=0, accurate_found=0, cmd="{}", '
     text += 'save_time=0, delta_seq=0, object_name="", object="", object_len=0, object_index=0)'
     assert repr(bareosfd.SavePacket()) == text.format("<NULL>", "(null)")
@@ -346,7 +349,7 @@ def test_save_packet_repr():
     assert repr(bareosfd.SavePacket(flags=flags, cmd="p:x")) == text.format("".join(bits), "p:x")
 
 
-def test_restore_packet_repr():
+def item_26_restore_packet_repr():
     text = (
         'RestorePacket(stream=1, data_stream=2, type=3, file_index=1, linkFI=0, uid=0, statp="{}", attrEx="", '
         'ofname="/x/f", olname="", where="/x", RegexWhere="(null)", replace=97, create_status=2, '
@@ -362,7 +365,7 @@ def test_restore_packet_repr():
     assert repr(packet) == text.format("<NULL>")
 
 
-def test_io_packet_repr():
+def item_26_io_packet_repr():
     text = (
         'IoPacket(func=1, count=0, flags=0, mode=0000, buf="{}", fname="/x", status=0, io_errno=0, lerror=0, '
         "whence=0, offset=0, win32=0, filedes=-1)"
@@ -373,7 +376,7 @@ def test_io_packet_repr():
     assert repr(bareosfd.IoPacket(1, fname="/x", buf=bytearray(b"\xff"))) == text.format("\ufffd")
 
 
-def test_attribute_and_object_packet_reprs():
+def item_26_attribute_and_object_packet_reprs():
     packet = bareosfd.AclPacket(fname="/x", content=bytearray(b"acl"))
     assert repr(packet) == 'AclPacket(fname="/x", content="acl")'
     packet = bareosfd.XattrPacket(fname="/x", name=bytearray(b"n"), value=bytearray(b"v"))

@@ -1,4 +1,5 @@
-//! `import bareosfd` without a job: what a plugin's own unit tests see (reference 2, conformance 17 to 27).
+//! `import bareosfd` without a job: what a plugin's own unit tests see (reference 2). The functions of `module.py` that
+//! belong to a line of the conformance checklist are run by that list's tests.
 
 use std::ffi::CString;
 
@@ -26,5 +27,5 @@ fn every_behaviour_of_the_module_without_a_job_holds() {
         (count, failures)
     });
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    assert!(count >= 30, "only {count} tests ran");
+    assert!(count >= 12, "only {count} tests ran");
 }

@@ -2,6 +2,11 @@
 //! word, and keeps everything that it said.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod chain;
+pub mod files;
+pub mod objects;
+pub mod program;
+
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -293,7 +298,10 @@ impl Host {
     }
 
     pub fn restore_entry(&mut self, definition: &str, one: &Saved, prefix: &str) -> bool {
-        let below = |name: &[u8]| [prefix.as_bytes(), name].concat();
+        let below = |name: &[u8]| {
+            let slash = !prefix.is_empty() && !prefix.ends_with('/') && !name.starts_with(b"/");
+            [prefix.as_bytes(), if slash { b"/" } else { b"" }, name].concat()
+        };
         let output_link = if one.entry.file_type == 1 { below(&one.entry.link) } else { one.entry.link.clone() };
         self.send(&ToWorker::Restore(Box::new(RestoreEntry {
             definition: definition.to_owned(),

@@ -1,0 +1,157 @@
+//! Lines 73 to 78: events, cancel, estimate, option plugins.
+
+use backstay_bareos_protocol::{Task, ToWorker};
+
+use crate::common::files::{self, job, known, names, stored};
+use crate::common::objects::{failed, lines, one_file, plugin, run};
+use crate::common::{Host, spec};
+
+#[test]
+fn item_73_events_that_are_not_registered_never_arrive() {
+    let plugin = plugin("RegisterEvents([3, 4])\nUnRegisterEvents((4,))");
+    run(&plugin).good();
+    assert_eq!(lines(&plugin, &["event"]), ["event 3"]);
+    // The commands are registered by themselves, and can be given back: then nobody parses again.
+    let plugin = self::plugin(
+        "def parse_plugin_definition(t): out('parse'); state['objects'] = None; return bRC_OK\nUnRegisterEvents([9])",
+    );
+    run(&plugin).good();
+    assert_eq!(lines(&plugin, &["parse", "event"]), ["parse"]);
+    // What is registered arrives if it is generated: nothing of the kind that only Windows has.
+    let plugin = self::plugin("RegisterEvents(range(1, 32))");
+    run(&plugin).good();
+    assert_eq!(lines(&plugin, &["event"]), ["event 16", "event 3", "event 4", "event 2"]);
+}
+
+#[test]
+fn item_74_the_job_has_no_type_until_it_starts() {
+    let plugin = plugin(
+        "RegisterEvents([3, 5, 16])\n\
+         def show(where): out('type', where, chr(GetValue(bVarType)))\n\
+         show('import')\n\
+         def parse_plugin_definition(t): show('parse'); state['objects'] = None; return bRC_OK\n\
+         def handle_plugin_event(event): show(event); return bRC_OK\n\
+         def restore_object_data(rop): show('object'); return bRC_OK",
+    );
+    let saved = run(&plugin).good().saved;
+    let types = ["import I", "parse I", "16 I", "3 B", "parse B"].map(|line| format!("type {line}"));
+    assert_eq!(lines(&plugin, &["type"]), types);
+    plugin.forget_log();
+    let definition = plugin.definition("");
+    let mut job = spec(Task::Restore, Vec::new());
+    job.where_prefix = Some(String::new());
+    Host::start_after(job, &[], &[stored(&definition, 1, b"x")]).restore(&definition, &saved, "").good();
+    let types = ["import I", "parse I", "object I", "5 R", "parse R"].map(|line| format!("type {line}"));
+    assert_eq!(lines(&plugin, &["type"]), types);
+}
+
+#[test]
+fn item_75_the_end_of_the_backup_is_told_after_a_failure_too_and_the_end_of_the_job_is_not() {
+    let events = "RegisterEvents([2, 4])\ndef handle_plugin_event(event): out('event', event, chr(GetValue(bVarJobStatus))); return bRC_OK\n";
+    for (source, event) in [
+        ("def start_backup_file(p): return bRC_Error", "event 4 f"),
+        ("def objects(): JobMessage(M_FATAL, 'no'); yield '/f', FT_REG, {}, b''", "event 4 f"),
+        ("def end_backup_file(): raise ValueError('no')", "event 4 f"),
+        ("def plugin_io(iop): raise ValueError('no')", "event 4 f"),
+    ] {
+        let plugin = plugin(&format!("{events}{source}"));
+        assert!(!run(&plugin).end().whole);
+        assert_eq!(lines(&plugin, &["event"]), [event], "{source}");
+    }
+    // After a cancel too: item 76. A good job hears of both.
+    let plugin = plugin(events);
+    one_file(&plugin);
+    run(&plugin).good();
+    assert_eq!(lines(&plugin, &["event"]), ["event 4 T", "event 2 T"]);
+}
+
+#[test]
+fn item_76_a_cancel_reaches_a_blocked_callback_and_the_closing_callbacks_follow() {
+    for block in [
+        "time.sleep(600)",
+        "os.read(os.pipe()[0], 1)",
+        "exec('while True: pass')",
+        "threading.Lock().acquire() and threading.Event().wait()",
+    ] {
+        let plugin = plugin(&format!(
+            "import time, threading\nRegisterEvents([2, 4, 14])\n\
+             def handle_plugin_event(event):\n\
+             \x20 out('event', event, chr(GetValue(bVarJobStatus)), threading.current_thread() is threading.main_thread())\n\
+             \x20 return bRC_OK\n\
+             old = plugin_io\n\
+             def plugin_io(iop):\n  old(iop)\n  if iop.func == IO_READ: out('blocked'); {block}\n  return bRC_OK\n\
+             def objects():\n  yield '/f', FT_REG, {{}}, b'data'\n  yield '/g', FT_REG, {{}}, b'data'"
+        ));
+        let mut host = Host::start(spec(Task::Backup, vec![plugin.definition("")]));
+        while !plugin.log().contains(&"blocked".to_owned()) {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        host.send(&ToWorker::Cancel);
+        let outcome = host.backup();
+        assert_eq!(failed(&outcome), "the job was cancelled", "{block}");
+        let log = lines(&plugin, &["event", "io", "end", "start"]);
+        assert_eq!(
+            log,
+            ["start /f", "io 1", "io 2", "event 14 R False", "io 4", "end", "event 4 A True"],
+            "{block}: {outcome:#?}"
+        );
+        assert_eq!((outcome.saved.len(), outcome.saved[0].result.is_err()), (1, true));
+        assert!(outcome.messages.iter().all(|(kind, _)| *kind != 3), "{outcome:#?}");
+    }
+    // The job is cancelled only when the handler has come back, however long that takes.
+    let plugin = self::plugin(
+        "import time\nRegisterEvents([4, 14])\n\
+         def handle_plugin_event(event):\n\
+         \x20 if event == 14: time.sleep(1); out('handled', chr(GetValue(bVarJobStatus)))\n\
+         \x20 return bRC_OK\n\
+         old = plugin_io\n\
+         def plugin_io(iop):\n\
+         \x20 old(iop)\n\
+         \x20 if iop.func == IO_READ:\n\
+         \x20   out('blocked')\n\
+         \x20   try: time.sleep(600)\n\
+         \x20   finally: out('interrupted')\n\
+         \x20 return bRC_OK",
+    );
+    let mut host = Host::start(spec(Task::Backup, vec![plugin.definition("")]));
+    while !plugin.log().contains(&"blocked".to_owned()) {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    host.send(&ToWorker::Cancel);
+    assert_eq!(failed(&host.backup()), "the job was cancelled");
+    assert_eq!(lines(&plugin, &["handled", "interrupted"]), ["handled R", "interrupted"]);
+}
+
+#[test]
+fn item_77_an_estimate_starts_and_ends_files_and_reads_nothing() {
+    let plugin = files::plugin(
+        "RegisterEvents([2, 3, 4, 16])\n\
+         def load_bareos_plugin(text): out('values', GetValue(bVarJobId), chr(GetValue(bVarType))); return bRC_OK\n\
+         def files():\n\
+         \x20 yield '/a', FT_REG, {}\n\
+         \x20 yield '/o', FT_RESTORE_FIRST, dict(object_name='o', object=bytearray(b'x'), object_len=1)\n\
+         \x20 yield '/old', FT_REG, {}",
+    );
+    let mut job = job(&plugin, 'I');
+    job.task = Task::Estimate;
+    job.job_id = 0;
+    let outcome = Host::start_after(job, &[known("/old")], &[stored(&plugin.definition(""), 1, b"x")]).backup();
+    assert!(outcome.end().whole);
+    assert_eq!((names(&outcome.saved), outcome.unchanged), (vec!["/a".to_owned()], vec!["/old".to_owned()]));
+    assert_eq!(
+        plugin.log(),
+        [
+            "values 0 I",
+            "parse ",
+            "event 16",
+            "parse ",
+            "start /a",
+            "end",
+            "start /o",
+            "end",
+            "start /old",
+            "end",
+            "event 2"
+        ]
+    );
+}
