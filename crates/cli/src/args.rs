@@ -278,7 +278,8 @@ fn parse_level(text: &str) -> Result<Level, String> {
         }
         "base" | "b" => return Err("base jobs are not needed: equal contents are stored once anyway".to_owned()),
         "verify" | "volumetocatalog" | "disktocatalog" | "catalog" | "initcatalog" => {
-            return Err("plugins take no part in verify jobs: \"backstay check --read-data\" verifies what is stored".to_owned());
+            return Err("plugins take no part in verify jobs: \"backstay check --read-data\" verifies what is stored"
+                .to_owned());
         }
         _ => return Err("it takes full, differential or incremental".to_owned()),
     })

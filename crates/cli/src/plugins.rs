@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backstay_bareos_host::{
-    BareosOptions, BareosSink, ConfineOptions, LEAST_MEMORY, OutputNames, PluginLine,
-    PluginUser, SandboxOptions, Trace,
+    BareosOptions, BareosSink, ConfineOptions, LEAST_MEMORY, OutputNames, PluginLine, PluginUser, SandboxOptions, Trace,
 };
 use backstay_core::{Job, Level, Outcome, Source, Tally, Verdict};
 use backstay_engine::backup::BackupReport;
@@ -141,8 +140,11 @@ pub fn report(plugin: &PluginOptions, report: &BackupReport, job: &JobControl, e
         Level::Differential => "Differential",
         Level::Incremental => "Incremental",
     };
-    let levels: Vec<String> =
-        report.levels.iter().map(|(path, level)| format!("{} ({})", word(level), path.trim_start_matches('/'))).collect();
+    let levels: Vec<String> = report
+        .levels
+        .iter()
+        .map(|(path, level)| format!("{} ({})", word(level), path.trim_start_matches('/')))
+        .collect();
     let bytes = report.summary.total_bytes_processed;
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let rate = (bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64;

@@ -87,11 +87,7 @@ impl StreamSource {
 
 impl Source for StreamSource {
     fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "stream".to_owned(),
-            path: format!("/{}", self.name),
-            ..SourceInfo::default()
-        }
+        SourceInfo { name: "stream".to_owned(), path: format!("/{}", self.name), ..SourceInfo::default() }
     }
 
     fn run(&mut self, job: &dyn Job, _start: &Start, out: &mut dyn Ingest) -> Result<End, Fatal> {

@@ -344,7 +344,15 @@ fn a_named_parent_must_be_one_to_build_on() {
     bench.run(FULL, &[Save("/a", "a1")]);
     let first = bench.repository.snapshots().unwrap()[0].0.to_hex();
     bench.run(INCREMENTAL, &[Save("/a", "a2")]);
-    let newest = bench.repository.snapshots().unwrap().into_iter().max_by_key(|(_, found)| found.time.clone()).unwrap().0.to_hex();
+    let newest = bench
+        .repository
+        .snapshots()
+        .unwrap()
+        .into_iter()
+        .max_by_key(|(_, found)| found.time.clone())
+        .unwrap()
+        .0
+        .to_hex();
     bench.jobs += 1;
     let other = Kind { definition: "another text", ..INCREMENTAL };
     let mut sources = vec![bench.source(other, &[Save("/b", "b3")])];

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backstay_core::{
-    CancelReason, Data, End, Entry, Fatal, FileKind, Ingest, Job, MessageLevel, Outcome, Source, SourceInfo, Start, Stat,
-    Time, Verdict,
+    CancelReason, Data, End, Entry, Fatal, FileKind, Ingest, Job, MessageLevel, Outcome, Source, SourceInfo, Start,
+    Stat, Time, Verdict,
 };
 use backstay_engine::backup::{BackupOptions, BackupReport, ParentChoice, backup};
 use backstay_engine::tree::{Change, Observer, TreeOptions};

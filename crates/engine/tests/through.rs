@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use backstay_core::{
-    Attr, CancelReason, Create, Entry, EntryError, Fatal, FileKind, Id, Job, MessageLevel, Outcome, SavedJob,
-    Settled, SideObject, Sink, Stat, Verdict,
+    Attr, CancelReason, Create, Entry, EntryError, Fatal, FileKind, Id, Job, MessageLevel, Outcome, SavedJob, Settled,
+    SideObject, Sink, Stat, Verdict,
 };
 use backstay_engine::ledger::{LedgerEntry, LedgerHeader, LedgerReader, LedgerWriter};
 use backstay_engine::restore_through::{ThroughObserver, ThroughReport, restore_through};
@@ -140,8 +140,7 @@ fn saved(count: usize, missing: Option<usize>) -> Saved {
     let repository = Arc::new(Repository::init(store, b"test", options).unwrap());
     let index = Arc::new(repository.load_index().unwrap());
     let writer = Writer::new(Arc::clone(&repository), index, WriteOptions::default()).unwrap();
-    let header =
-        LedgerHeader { source: "s".to_owned(), adapter: "test".to_owned(), jobs: vec![SavedJob::default()] };
+    let header = LedgerHeader { source: "s".to_owned(), adapter: "test".to_owned(), jobs: vec![SavedJob::default()] };
     let mut ledger = LedgerWriter::new(writer.content(), header).unwrap();
     let mut entries = Vec::new();
     for number in 0..count {

@@ -323,19 +323,23 @@ fn ledger_corpus() -> Vec<Vec<u8>> {
     };
     let first = framed(&[postcard::to_stdvec(&header), postcard::to_stdvec(&entry), end()]);
 
-    let job = SavedJob { id: 7, name: "job".to_owned(), definitions: vec!["python3:module_name=x".to_owned()], ..SavedJob::default() };
-    let header = (3_u8, LedgerHeader { source: "source".to_owned(), adapter: "bareos-fd".to_owned(), jobs: vec![job] });
-    let object = SideObject {
-        kind: 25,
-        index: 1,
-        name: b"o".to_vec(),
-        bytes: vec![1, 2, 3],
-        native: vec![0],
-        job_id: 7,
+    let job = SavedJob {
+        id: 7,
+        name: "job".to_owned(),
+        definitions: vec!["python3:module_name=x".to_owned()],
+        ..SavedJob::default()
     };
-    let mut second = framed(&[postcard::to_stdvec(&header), postcard::to_stdvec(&(4_u8, 0_u32)), postcard::to_stdvec(&entry)]);
+    let header = (3_u8, LedgerHeader { source: "source".to_owned(), adapter: "bareos-fd".to_owned(), jobs: vec![job] });
+    let object =
+        SideObject { kind: 25, index: 1, name: b"o".to_vec(), bytes: vec![1, 2, 3], native: vec![0], job_id: 7 };
+    let mut second =
+        framed(&[postcard::to_stdvec(&header), postcard::to_stdvec(&(4_u8, 0_u32)), postcard::to_stdvec(&entry)]);
     let tail = second.len() as u64 + 18;
-    second.extend(framed(&[postcard::to_stdvec(&(5_u8, object)), postcard::to_stdvec(&(6_u8, b"/etc/passwd".to_vec(), 1_u64)), end()]));
+    second.extend(framed(&[
+        postcard::to_stdvec(&(5_u8, object)),
+        postcard::to_stdvec(&(6_u8, b"/etc/passwd".to_vec(), 1_u64)),
+        end(),
+    ]));
     second.extend(tail.to_le_bytes());
     vec![first, second]
 }

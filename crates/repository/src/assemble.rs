@@ -131,12 +131,7 @@ impl Assembler {
         self.generation += u32::from(self.generation & GENERATIONS < GENERATIONS);
     }
 
-    fn push(
-        &mut self,
-        path: &[u8],
-        kind: NodeKind,
-        encode: impl FnOnce(&mut Vec<u8>) -> Vec<Id>,
-    ) -> Result<(), Error> {
+    fn push(&mut self, path: &[u8], kind: NodeKind, encode: impl FnOnce(&mut Vec<u8>) -> Vec<Id>) -> Result<(), Error> {
         let start = self.arena.len();
         self.arena.extend(path.iter().map(|byte| if *byte == b'/' { 0 } else { *byte }));
         let key = self.arena.len() - start;

@@ -71,7 +71,10 @@ mod tests {
     #[test]
     fn letters_become_the_bits_that_plugins_see() {
         assert_eq!(AccurateOptions::default().bits(), [32, 128, 256]);
-        assert_eq!("pinugsmcdaA".parse::<AccurateOptions>().unwrap().bits(), [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]);
+        assert_eq!(
+            "pinugsmcdaA".parse::<AccurateOptions>().unwrap().bits(),
+            [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
+        );
         assert_eq!("ms5".parse::<AccurateOptions>().unwrap_err(), AccurateError::Checksum('5'));
         assert_eq!("z".parse::<AccurateOptions>().unwrap_err(), AccurateError::Unknown('z'));
     }

@@ -403,7 +403,11 @@ impl Connection {
         let Some(trace) = &self.trace else { return };
         if let Err(error) = trace.line(&self.speaker, line) {
             self.trace = None;
-            job.message(MessageLevel::Error, &self.speaker, &format!("the trace of the plugin's calls ends here: {error}"));
+            job.message(
+                MessageLevel::Error,
+                &self.speaker,
+                &format!("the trace of the plugin's calls ends here: {error}"),
+            );
         }
     }
 

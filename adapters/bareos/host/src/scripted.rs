@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backstay_bareos_protocol::{
-    Created, Failure, FromWorker, JobEnd, JobSpec, MOST_WHOLE, ObjectEntry, PROTOCOL_VERSION, PluginEntry, StatFields, Task,
-    ToWorker, WholeEntry,
+    Created, Failure, FromWorker, JobEnd, JobSpec, MOST_WHOLE, ObjectEntry, PROTOCOL_VERSION, PluginEntry, StatFields,
+    Task, ToWorker, WholeEntry,
 };
 use backstay_core::{
     Attr, CancelReason, Create, Data, DataError, End, Entry, EntryError, Fatal, Ingest, Job, MessageLevel, Outcome,
@@ -437,7 +437,8 @@ fn a_worker_of_another_release_is_refused() {
     let (worker, mut peer) = Worker::scripted().unwrap();
     peer.channel.send(&FromWorker::Ready { protocol: 99, python: String::new() }).unwrap();
     peer.channel.flush().unwrap();
-    let error = run_with(worker, begin(LIMITS), "m", &TestJob::default(), &mut Taker::Ingest(&mut Kept::default())).unwrap_err();
+    let error = run_with(worker, begin(LIMITS), "m", &TestJob::default(), &mut Taker::Ingest(&mut Kept::default()))
+        .unwrap_err();
     assert!(error.0.contains("version 99") && error.0.contains("one release"), "{error}");
 }
 

@@ -156,12 +156,7 @@ impl BareosSink {
             }
             None => (below(&self.where_prefix, &plugin.name), plugin.link.clone()),
         };
-        Ok(RestoreEntry {
-            definition,
-            output_name,
-            output_link,
-            entry: plugin,
-        })
+        Ok(RestoreEntry { definition, output_name, output_link, entry: plugin })
     }
 
     fn create_entry(&mut self, entry: &Entry) -> Result<Result<Create, EntryError>, Broken> {

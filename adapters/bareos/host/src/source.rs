@@ -150,7 +150,8 @@ impl BareosSource {
         let mut spec = self.options.backup_spec(task, job.id(), self.info.definitions.clone(), start)?;
         spec.flags.clone_from(&self.flags);
         let definitions = start.reference.as_ref().map(|reference| reference.definitions.clone()).unwrap_or_default();
-        let objects = start.objects.iter().map(|object| restore_object(object, &definitions)).collect::<Result<_, _>>()?;
+        let objects =
+            start.objects.iter().map(|object| restore_object(object, &definitions)).collect::<Result<_, _>>()?;
         let prior = self.prior.take();
         let prior = if start.reference.is_some() { Some(finish_prior(prior, objects)?) } else { None };
         let limits = Limits::of(&self.options);
@@ -612,12 +613,7 @@ impl Backup<'_> {
         Ok(())
     }
 
-    fn keep_object(
-        &mut self,
-        entry: &ObjectEntry,
-        bytes: Vec<u8>,
-        result: Result<(), Failure>,
-    ) -> Result<(), Ending> {
+    fn keep_object(&mut self, entry: &ObjectEntry, bytes: Vec<u8>, result: Result<(), Failure>) -> Result<(), Ending> {
         let name = entry.object_name.clone().into_bytes();
         if let Err(failure) = result {
             self.framed -= 1;

@@ -274,7 +274,8 @@ mod tests {
             let mut bytes = bytes.clone();
             bytes[at] ^= 0x41;
             if let Some(prior) = Prior::new(&bytes) {
-                let _ = (prior.find(&bytes, b"/a"), prior.current(&bytes), prior.objects(&bytes), prior.name(&bytes, 0));
+                let _ =
+                    (prior.find(&bytes, b"/a"), prior.current(&bytes), prior.objects(&bytes), prior.name(&bytes, 0));
             }
         }
     }

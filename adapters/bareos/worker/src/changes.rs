@@ -54,7 +54,11 @@ impl Known {
     fn set(&self, number: usize, seen: bool) {
         let Some(word) = self.seen.get(number / 64) else { return };
         let bit = 1 << (number % 64);
-        if seen { word.fetch_or(bit, Ordering::Relaxed) } else { word.fetch_and(!bit, Ordering::Relaxed) };
+        if seen {
+            word.fetch_or(bit, Ordering::Relaxed)
+        } else {
+            word.fetch_and(!bit, Ordering::Relaxed)
+        };
     }
 
     fn is_seen(&self, number: usize) -> bool {
@@ -149,7 +153,8 @@ mod tests {
         ];
         for (bit, change) in changes {
             let now = with(change);
-            let telling: Vec<i32> = changes.iter().map(|(bit, _)| *bit).filter(|bit| differs(&known, &now, &[*bit])).collect();
+            let telling: Vec<i32> =
+                changes.iter().map(|(bit, _)| *bit).filter(|bit| differs(&known, &now, &[*bit])).collect();
             // A size that decreased is another size too.
             let expected = if bit == 512 { vec![32, 512] } else { vec![bit] };
             assert_eq!(telling, expected);

@@ -90,11 +90,7 @@ impl JobContext {
     ///
     /// # Errors
     /// When there is one already.
-    pub(crate) fn begin(
-        spec: JobSpec,
-        known: Option<Known>,
-        sender: Sender,
-    ) -> Result<&'static Arc<Self>, HostGone> {
+    pub(crate) fn begin(spec: JobSpec, known: Option<Known>, sender: Sender) -> Result<&'static Arc<Self>, HostGone> {
         let since = spec.since;
         let registered = event::DEFAULTS.iter().fold(0, |bits, number| bits | 1 << number);
         let context = Arc::new(Self {
