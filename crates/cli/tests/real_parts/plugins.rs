@@ -15,19 +15,19 @@ fn definition(module: &str, options: &str) -> String {
     format!("python3:module_path={}:module_name={module}:{options}", examples.display())
 }
 
-fn restored_by_restic(place: &Place, restic: Restic) -> PathBuf {
-    let target = place.path(&format!("restored by restic {restic:?}"));
+fn restored_by_restic(place: &Place, restic: Restic, turn: &str) -> PathBuf {
+    let target = place.path(&format!("restored {turn} by restic {restic:?}"));
     place.restic(restic, ["restore".as_ref(), "latest".as_ref(), "--target".as_ref(), target.as_os_str()]);
     target
 }
 
-fn assert_comes_back_every_way(place: &Place, tree: &Path) {
+fn assert_comes_back_every_way(place: &Place, tree: &Path, turn: &str) {
     place.assert_sound();
-    assert_same(tree, &below(&place.restore("latest", "restored"), tree), &CONTRACT);
+    assert_same(tree, &below(&place.restore("latest", &format!("restored {turn}")), tree), &CONTRACT);
     for restic in Restic::BOTH {
-        assert_same(tree, &below(&restored_by_restic(place, restic), tree), &CONTRACT);
+        assert_same(tree, &below(&restored_by_restic(place, restic, turn), tree), &CONTRACT);
     }
-    let target = place.path("restored through the plugin");
+    let target = place.path(&format!("restored {turn} through the plugin"));
     succeed(place.backstay(["restore", "latest", "--through-plugin", "--target"]).arg(&target));
     assert_same(tree, &below(&target, tree), &CONTRACT);
 }
@@ -39,13 +39,23 @@ fn plugin_lists_a_tree(io: &str) {
     let definition = definition("tree_lister", &format!("path={}:io={io}", tree.display()));
     let first = place.back_up(["--plugin", &definition]);
     assert!(count(&first, "total_files_processed") > 200, "{first}");
-    assert_comes_back_every_way(&place, &tree);
+    assert_comes_back_every_way(&place, &tree, "first");
 
     append(&tree.join("folder/text"), b"A line more.\n");
     fs::remove_file(tree.join("empty")).unwrap();
     fs::write(tree.join("new"), "new").unwrap();
     place.back_up(["--plugin", &definition]);
     assert_same(&tree, &below(&place.restore("latest", "restored again"), &tree), &CONTRACT);
+
+    // An incremental job's snapshot is whole by itself, also when those that it builds on are forgotten and pruned.
+    append(&tree.join("folder/text"), b"And another one.\n");
+    fs::remove_file(tree.join("new")).unwrap();
+    fs::write(tree.join("newer"), "newer").unwrap();
+    let third = place.back_up(["--plugin", &definition, "--level", "incremental", "--accurate"]);
+    assert!(count(&third, "files_new") < 10 && count(&third, "files_unmodified") > 100, "{third}");
+    place.ours(["forget", "--keep-last", "1", "--prune"]);
+    assert_eq!(place.snapshots().len(), 1);
+    assert_comes_back_every_way(&place, &tree, "last");
 }
 
 #[test]
@@ -84,7 +94,7 @@ fn tables_of_a_database_and_a_folder_come_back_beside_a_tree() {
     let text = fs::read_to_string(&table).unwrap();
     assert!(text.contains("'It''s a chair'"), "{text}");
 
-    let theirs = restored_by_restic(&place, Restic::Old);
+    let theirs = restored_by_restic(&place, Restic::Old, "by itself");
     assert_same(&restored.join("@SQLITE"), &theirs.join("@SQLITE"), &[]);
     assert_same(&files, &below(&theirs, &files), &CONTRACT);
 
