@@ -149,6 +149,22 @@ class Postgresql(WithServer):
             self.restore(full, override="recovery_target_name=x:", where="again")
         self.assertIn("has its own WAL only", self.told(fd.M_FATAL)[0])
 
+    def test_an_archive_of_compressed_segments_is_saved_and_read(self):
+        ask, archive = self.server.ask, self.server.archive
+        command = f"gzip -c %p >{archive}/part && mv {archive}/part {archive}/%f.gz"
+        ask(f"ALTER SYSTEM SET archive_command = '{command}'")
+        ask("SELECT pg_reload_conf()")
+        ask("CREATE TABLE t_packed AS SELECT n FROM generate_series(1, 1000) AS n")
+        full = self.back_up()
+        ask("INSERT INTO t_packed SELECT n FROM generate_series(1, 1000) AS n")
+        more = self.back_up(level=fd.L_INCREMENTAL, based_on=full, since=1)
+        self.assertTrue(any(record.name.endswith(".gz") for record in more))
+        expected = self.sum_of(self.server, "t_packed")
+        self.server.stop()
+        shutil.rmtree(archive)
+        back = self.start_restored(self.restore(full, more, where="b%ack 'it'"))
+        self.assertEqual(self.sum_of(back, "t_packed"), expected)
+
     def test_what_belongs_to_the_running_server_only_is_left_out(self):
         ask = self.server.ask
         ask("CREATE UNLOGGED TABLE t_unlogged AS SELECT n FROM generate_series(1, 1000) AS n")

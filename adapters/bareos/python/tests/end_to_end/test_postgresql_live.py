@@ -92,6 +92,29 @@ class Server(Place):
     def test_a_destroyed_server_comes_back_to_a_second_by_plugin_io(self):
         self.round_trip("io=plugin:")
 
+    def test_a_server_restored_in_its_own_place_goes_on_and_so_does_the_chain(self):
+        ask = self.server.ask
+        space = self.server.own(self.folder / "space")
+        ask(f"CREATE TABLESPACE space LOCATION '{space}'")
+        ask("CREATE TABLE t TABLESPACE space AS SELECT 1 AS n")
+        self.back_up()
+        ask("INSERT INTO t VALUES (2)")
+        self.back_up("--level", "incremental")
+        self.server.stop()
+        for folder in (self.server.data, self.server.archive, space):
+            shutil.rmtree(folder)
+        self.run_backstay("restore", "latest", "--target", "/", "--overwrite", "always", "--through-plugin")
+        self.server.start().wait_until("SELECT pg_is_in_recovery()", "f")
+        self.assertEqual(ask("SELECT sum(n) FROM t"), "3")
+
+        ask("INSERT INTO t VALUES (3)")
+        self.back_up("--level", "incremental")
+        self.destroy()
+        shutil.rmtree(space)
+        back = self.started(self.restore("through", options=""))
+        self.assertEqual(back.ask("SELECT sum(n) FROM t"), "6")
+        self.assertEqual(back.ask("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"), "00000003")
+
     def test_a_differential_stands_on_the_full_backup_alone(self):
         ask = self.server.ask
         ask("CREATE TABLE t AS SELECT 1 AS n")
