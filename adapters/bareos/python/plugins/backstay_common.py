@@ -2,7 +2,7 @@
 """What the plugins in this folder share: options that are checked, a list of entries, files, children, restored files.
 
 A plugin derives from ``Plugin`` and says in ``entries`` what is to be saved, one ``Entry`` after the other; everything
-else of the contract is here. Nothing beyond the standard library of Python 3.9 and the contract's own modules is needed.
+else of the contract is here. Nothing is needed but the standard library of Python 3.9 and the contract's own modules.
 
 * ``Refused`` ends the job with its one sentence, wherever in a callback it is raised.
 * ``Vanished`` leaves out an entry that was there when it was listed and is gone now.

@@ -167,7 +167,9 @@ class Ldap(Plugin):
         arguments = [*self.search(base), "-s", "sub"]
         if self.option("page"):
             arguments += ["-E", f"pr={self.option('page')}/noprompt"]
-        child = self.child = Child([*arguments, self.option("filter"), "*", "modifyTimestamp"], user=self.option("os_user"))
+        child = self.child = Child(
+            [*arguments, self.option("filter"), "*", "modifyTimestamp"], user=self.option("os_user")
+        )
         depth = len(relative_names(base))
         try:
             for record in records(iter(lambda: child.pipe.read(65536), b"")):

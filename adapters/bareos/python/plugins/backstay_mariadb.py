@@ -4,9 +4,9 @@
     python3:module_path=<this folder>:module_name=backstay_mariadb
     python3:module_path=<this folder>:module_name=backstay_mariadb:mode=dump:ignore=test_*
 
-Physical backups are the stream of ``mariadb-backup``, read from its pipe by the host. An incremental one holds the pages
-that changed since the job that it is based on. A restore through the plugin unpacks the streams of a chain and puts
-them together: what it leaves is a data directory, ready to be started.
+Physical backups are the stream of ``mariadb-backup``, read from its pipe by the host. An incremental one holds the
+pages that changed since the job that it is based on. A restore through the plugin unpacks the streams of a chain and
+puts them together: what it leaves is a data directory, ready to be started.
 
 All options, what a restore does, limits: docs/plugins/backstay_mariadb.md.
 """

@@ -4,9 +4,10 @@
     python3:module_path=<this folder>:module_name=backstay_postgresql:wal_archive=/srv/wal:os_user=postgres
 
 A full backup is a non-exclusive base backup: the server goes on working while its files are read. An incremental or
-differential one is the WAL since the job that it is based on, from the folder where the server archives it; without such a
-folder every backup is a full one, and a slot makes the server keep the WAL that it needs. Everything that has to be asked of the server goes
-through one ``psql`` that lives as long as the backup, because the backup ends with the session that began it.
+differential one is the WAL since the job that it is based on, from the folder where the server archives it; without
+such a folder every backup is a full one, and a slot makes the server keep the WAL that it needs. Everything that has
+to be asked of the server goes through one ``psql`` that lives as long as the backup, because the backup ends with the
+session that began it.
 
 All options, what a restore does, limits: docs/plugins/backstay_postgresql.md.
 """
@@ -20,7 +21,7 @@ import uuid
 from json import loads
 
 import bareosfd
-from bareosfd import bRC_Seen, bVarCheckChanges, bVarWhere
+from bareosfd import bRC_Seen, bVarCheckChanges
 
 from BareosFdWrapper import *
 from backstay_common import (
@@ -258,7 +259,8 @@ class Postgresql(Plugin):
             "SELECT current_setting('server_version_num')::int AS version, pg_is_in_recovery() AS standby,"
             " current_setting('archive_mode') AS archive_mode, current_setting('wal_level') AS wal_level,"
             " current_setting('data_directory') AS data_directory,"
-            " ARRAY[current_setting('config_file'), current_setting('hba_file'), current_setting('ident_file')] AS files,"
+            " ARRAY[current_setting('config_file'), current_setting('hba_file'),"
+            " current_setting('ident_file')] AS files,"
             " pg_size_bytes(current_setting('wal_segment_size')) AS segment_size,"
             " system_identifier::text AS system, catalog_version_no AS catalog FROM pg_control_system()"
         )
@@ -423,8 +425,8 @@ class Postgresql(Plugin):
         ):
             if row["path"].startswith("/") and str(row["oid"]) not in before_tablespaces:
                 self.warning(
-                    f"the tablespace {row['spcname']} is newer than the last full backup, and a restore needs its folder"
-                    f" {row['path']}: make a full backup"
+                    f"the tablespace {row['spcname']} is newer than the last full backup, and a restore needs its"
+                    f" folder {row['path']}: make a full backup"
                 )
         last = needed[-1] if needed else before["stop_wal"]
         yield self.memory(stop if needed else before["stop_lsn"], last, tablespaces=before_tablespaces)
@@ -564,7 +566,9 @@ class Postgresql(Plugin):
             self.write_beside("recovery.signal", "wb", "")
         else:
             self.write_beside("recovery.conf", "wb", lines)
-        self.info(f"the data directory {self.restored_data} is ready: started, the server recovers from the WAL archive")
+        self.info(
+            f"the data directory {self.restored_data} is ready: started, the server recovers from the WAL archive"
+        )
 
     def restore_command(self):
         steps = []

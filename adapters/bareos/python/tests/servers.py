@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Real servers for tests: each on a data folder of its own, reachable on loopback only, ended with the test in any case.
+"""Real servers for tests: each on a data folder of its own, reachable on loopback only, ended with the test.
 
 May import: the standard library only.
 """
@@ -10,6 +10,7 @@ import hashlib
 import http.server
 import os
 import pwd
+import shlex
 import shutil
 import signal
 import socket
@@ -149,7 +150,8 @@ class Postgres(Server):
         """A new empty server, with checksums and small segments."""
         self.own(self.archive)
         self.copy_of("postgresql", self.install)
-        command = f"test ! -f {self.archive}/%f && cp %p {self.archive}/%f.part && mv {self.archive}/%f.part {self.archive}/%f"
+        file = f"{self.archive}/%f"
+        command = f"test ! -f {file} && cp %p {file}.part && mv {file}.part {file}"
         with open(self.data / "postgresql.conf", "a", encoding="utf-8") as file:
             file.write(
                 "listen_addresses = ''\nwal_level = replica\narchive_mode = on\nfsync = off\n"
@@ -181,7 +183,22 @@ class Postgres(Server):
     def ask(self, sql, check=True, dbname="postgres"):
         """What psql prints for this statement, without the last line break."""
         done = subprocess.run(
-            [program("psql"), "-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-h", self.folder, "-d", dbname, "-c", sql],
+            [
+                program("psql"),
+                "-X",
+                "-q",
+                "-A",
+                "-t",
+                "-w",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-h",
+                self.folder,
+                "-d",
+                dbname,
+                "-c",
+                sql,
+            ],
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -271,7 +288,7 @@ class S3:
         self.buckets = {}
         self.uploads = {}
         self.requests = []
-        # For the next requests: a status from 300 to 599, a larger number of bytes after which the body breaks off, or None.
+        # For the next requests: a status from 300 to 599, a number of bytes above it after which the body ends, None.
         self.answers = []
         self.page = 3  # keys in a page of a list
         service = self
@@ -308,11 +325,15 @@ class S3:
         if hashlib.sha256(body).hexdigest() != request.headers["x-amz-content-sha256"]:
             return self.reply(request, 400, b"<Error><Code>XAmzContentSHA256Mismatch</Code></Error>")
         if self.answers and self.answers[0] is not None and self.answers[0] < 600:
-            return self.reply(request, self.answers.pop(0), b"<Error><Code>SlowDown</Code><Message>later</Message></Error>")
+            return self.reply(
+                request, self.answers.pop(0), b"<Error><Code>SlowDown</Code><Message>later</Message></Error>"
+            )
         _, bucket, key = (urllib.parse.unquote(url.path) + "/").split("/", 2)
         key = key[:-1]
         if bucket not in self.buckets:
-            return self.reply(request, 404, b"<Error><Code>NoSuchBucket</Code><Message>no such bucket</Message></Error>")
+            return self.reply(
+                request, 404, b"<Error><Code>NoSuchBucket</Code><Message>no such bucket</Message></Error>"
+            )
         objects = self.buckets[bucket]
         if method == "GET" and not key:
             return self.reply(request, 200, self.page_of(objects, query))
@@ -351,7 +372,8 @@ class S3:
         return {
             name.lower(): value
             for name, value in request.headers.items()
-            if name.lower() in ("content-type", "cache-control", "x-amz-storage-class") or name.lower().startswith("x-amz-meta-")
+            if name.lower() in ("content-type", "cache-control", "x-amz-storage-class")
+            or name.lower().startswith("x-amz-meta-")
         }
 
     def page_of(self, objects, query):
@@ -359,11 +381,15 @@ class S3:
         after = bytes.fromhex(query.get("continuation-token", "")).decode()
         keys = [key for key in keys if key > after]
         url = query.get("encoding-type") == "url"
-        text = "<ListBucketResult xmlns='http://s3.amazonaws.com/doc/2006-03-01/'>" + "<EncodingType>url</EncodingType>" * url
+        text = (
+            "<ListBucketResult xmlns='http://s3.amazonaws.com/doc/2006-03-01/'>"
+            + "<EncodingType>url</EncodingType>" * url
+        )
         for key in keys[: self.page]:
             moment = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(objects[key].changed))
+            shown = urllib.parse.quote_plus(key) if url else character_references(key)
             text += (
-                f"<Contents><Key>{urllib.parse.quote_plus(key) if url else character_references(key)}</Key><Size>{len(objects[key].data)}</Size>"
+                f"<Contents><Key>{shown}</Key><Size>{len(objects[key].data)}</Size>"
                 f"<LastModified>{moment}</LastModified></Contents>"
             )
         more = len(keys) > self.page
@@ -430,6 +456,14 @@ class Slapd(Server):
         """Runs ldapadd or ldapmodify."""
         run(self.client(name), input=ldif)
 
+    def add_files(self, folder):
+        """Adds the entries of all files below a folder with the command that the plugin's page names."""
+        command = (
+            "find . -name '*.ldif' -printf '%d %p\\n' | sort -n | cut -d' ' -f2-"
+            ' | while IFS= read -r f; do cat "$f"; echo; done | '
+        )
+        run(["sh", "-c", command + shlex.join(map(str, self.client("ldapadd")))], cwd=folder)
+
     def content(self):
         """Every entry as a set of lines, by name."""
         text = run(self.client("ldapsearch", "-LLL", "-o", "ldif-wrap=no", "-b", self.BASE))
@@ -438,5 +472,5 @@ class Slapd(Server):
 
 
 def character_references(text):
-    """Text for XML, with references for control characters, which a parser refuses for most of them, as AWS writes it."""
+    """Text for XML as AWS writes it, with references for control characters: a parser refuses most of them."""
     return "".join(f"&#{ord(letter)};" if letter < " " else escape(letter) for letter in text)

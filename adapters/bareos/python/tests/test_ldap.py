@@ -5,7 +5,7 @@ import os
 import time
 
 from fake_setup import PluginCase
-from servers import Slapd, run
+from servers import Slapd
 
 import backstay_ldap
 import bareosfd as fd
@@ -39,7 +39,7 @@ dn: ou=a\\, b/c,{BASE}
 objectClass: organizationalUnit
 ou: a, b/c
 description:: AP/+IGJsYW5rIGF0IHRoZSBlbmQg
-description: {'long ' * 100}end
+description: {"long " * 100}end
 
 dn: cn=under it,ou=a\\, b/c,{BASE}
 objectClass: organizationalRole
@@ -99,9 +99,7 @@ class Directory(WithServer):
         self.assertIn(f"@LDAP/{BASE}/ou=a\\2C b%2Fc/cn=under it.ldif", names)
         folder = self.restore(saved)
         self.empty()
-        command = "find . -name '*.ldif' -printf '%d %p\\n' | sort -n | cut -d' ' -f2- | while IFS= read -r f; do cat \"$f\"; echo; done | "
-        add = " ".join(f"'{part}'" for part in self.server.client("ldapadd"))
-        run(["sh", "-c", command + add], cwd=folder)
+        self.server.add_files(folder)
         self.assertEqual(self.server.content(), expected)
 
     def test_entries_that_are_there_become_what_was_saved(self):

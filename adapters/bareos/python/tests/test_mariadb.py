@@ -66,7 +66,9 @@ class WithServer(PluginCase):
 class Physical(WithServer):
     def round_trip(self, options, direct):
         full = self.back_up(options)
-        self.assertEqual([(record.type, record.direct) for record in full], [(fd.FT_REG, direct), (fd.FT_RESTORE_FIRST, False)])
+        self.assertEqual(
+            [(record.type, record.direct) for record in full], [(fd.FT_REG, direct), (fd.FT_RESTORE_FIRST, False)]
+        )
         self.add_rows(20001, 25000)
         first = self.back_up(options, level=fd.L_INCREMENTAL, based_on=full, since=1)
         self.server.ask("UPDATE shop.t SET word = REVERSE(word) WHERE n % 100 = 0")
@@ -101,7 +103,8 @@ class Physical(WithServer):
         self.assertEqual([stream.name.split("-")[1] for stream in streams], ["full.xbstream", "differential.xbstream"])
         commands = (
             "set -e; umask 077; mkdir data more; mbstream -x -C data <{}; mbstream -x -C more <{};"
-            " mariadb-backup --prepare --target-dir=data; mariadb-backup --prepare --target-dir=data --incremental-dir=more"
+            " mariadb-backup --prepare --target-dir=data;"
+            " mariadb-backup --prepare --target-dir=data --incremental-dir=more"
         )
         run(["sh", "-c", commands.format(*streams)], cwd=folder)
         back = self.new_server("second", folder / "data")

@@ -175,7 +175,14 @@ class Postgresql(WithServer):
         (self.server.data / "base" / "1" / "t3_16384").write_bytes(b"of a session")
         names = {os.path.relpath(record.name or "/", self.server.data) for record in self.back_up()}
         self.assertIn(f"{path}_init", names)
-        for name in (path, "postmaster.pid", "postmaster.opts", "base/pgsql_tmp", "base/1/t3_16384", "base/1/pg_internal.init"):
+        for name in (
+            path,
+            "postmaster.pid",
+            "postmaster.opts",
+            "base/pgsql_tmp",
+            "base/1/t3_16384",
+            "base/1/pg_internal.init",
+        ):
             self.assertNotIn(name, names)
         self.assertIn("pg_wal", names)
         self.assertEqual([name for name in names if name.startswith("pg_wal/")], ["pg_wal/archive_status"])
@@ -238,7 +245,7 @@ class Postgresql(WithServer):
 
     def test_a_gap_in_the_archive_is_refused(self):
         full = self.back_up()
-        for number in range(3):
+        for _ in range(3):
             self.server.ask("CREATE TABLE x AS SELECT 1")
             self.server.ask("DROP TABLE x")
             self.server.ask("SELECT pg_switch_wal()")

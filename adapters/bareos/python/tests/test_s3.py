@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""The S3 plugin: signatures against the known answers of AWS' documentation, buckets against a service in this process."""
+"""The S3 plugin: signatures as in the examples of AWS' documentation, buckets of a service in this process."""
 
 import hashlib
 import os
@@ -45,7 +45,9 @@ class WithService(PluginCase):
 
 class Buckets(WithService):
     def fill(self):
-        self.store("plain", b"text", {"content-type": "text/plain", "x-amz-meta-owner": "ann", "cache-control": "no-store"})
+        self.store(
+            "plain", b"text", {"content-type": "text/plain", "x-amz-meta-owner": "ann", "cache-control": "no-store"}
+        )
         self.store("a/b c/d+e%20\u00fc&<", b"odd key")
         self.store("a/control \x01\r\n", b"a key that XML cannot hold")
         self.store("a/empty", b"")
@@ -171,7 +173,9 @@ class Buckets(WithService):
                 self.back_up("retries=1:")
             self.assertIn("later", self.told(fd.M_FATAL)[0])
         real = self.service.page_of
-        self.service.page_of = lambda objects, query: b"<half" if "continuation-token" in query else real(objects, query)
+        self.service.page_of = lambda objects, query: (
+            b"<half" if "continuation-token" in query else real(objects, query)
+        )
         with self.assertRaises(job.Failed):
             self.back_up()
         self.assertIn("cannot list", self.told(fd.M_FATAL)[0])
@@ -246,7 +250,10 @@ class Credentials(WithService):
         self.store("a", b"1")
         bare = self.options.replace("access_key=AK:secret_key=SK:", "")
         path = self.folder / "credentials"
-        path.write_text("[default]\naws_access_key_id = FILE\naws_secret_access_key = x\n[two]\naws_access_key_id = TWO\naws_secret_access_key = y\naws_session_token = token\n")
+        path.write_text(
+            "[default]\naws_access_key_id = FILE\naws_secret_access_key = x\n"
+            "[two]\naws_access_key_id = TWO\naws_secret_access_key = y\naws_session_token = token\n"
+        )
         saved = dict(os.environ)
         self.addCleanup(lambda: (os.environ.clear(), os.environ.update(saved)))
         for name in list(os.environ):

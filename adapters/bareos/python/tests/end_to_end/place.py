@@ -39,7 +39,9 @@ class Place(unittest.TestCase):
         self.folder.chmod(0o755)
         self.options = ""
         self.environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("BACKSTAY_", "RESTIC_", "XDG_", "AWS_"))
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("BACKSTAY_", "RESTIC_", "XDG_", "AWS_"))
         }
         self.environment.update(
             BACKSTAY_REPOSITORY=str(self.folder / "repository"),
@@ -49,7 +51,7 @@ class Place(unittest.TestCase):
         self.run_backstay("init")
 
     def run_backstay(self, *arguments, status=0):
-        """Runs the program, which must end with this status; its standard output, and with another status all it said."""
+        """Runs the program, which must end with this status; its standard output, or after a failure all it said."""
         done = subprocess.run(
             [backstay(), *map(str, arguments)],
             env=self.environment,
@@ -90,7 +92,11 @@ class Place(unittest.TestCase):
             "RESTIC_PASSWORD": self.environment["BACKSTAY_PASSWORD"],
         }
         subprocess.run(
-            ["restic", "check", "--read-data"], env=environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ["restic", "check", "--read-data"],
+            env=environment,
+            check=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
 
     def served(self, server):

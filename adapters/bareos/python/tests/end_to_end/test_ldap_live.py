@@ -4,7 +4,7 @@
 import time
 
 from place import Place
-from servers import Slapd, run
+from servers import Slapd
 
 from test_ldap import TREE, person
 
@@ -37,8 +37,7 @@ class Directory(WithServer):
 
         folder = self.restore("plain") / "@LDAP"
         self.empty()
-        command = "find . -name '*.ldif' -printf '%d %p\\n' | sort -n | cut -d' ' -f2- | while IFS= read -r f; do cat \"$f\"; echo; done | "
-        run(["sh", "-c", command + " ".join(f"'{part}'" for part in self.server.client("ldapadd"))], cwd=folder)
+        self.server.add_files(folder)
         self.assertEqual(self.server.content(), expected)
 
     def test_entries_that_changed_and_went_come_back_as_they_were_at_last(self):

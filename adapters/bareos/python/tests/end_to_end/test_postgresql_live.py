@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""A PostgreSQL server through the whole program: saved while it works, destroyed, restored in both ways, compared by query."""
+"""A PostgreSQL server through the whole program: saved while it works, destroyed, restored, compared by query."""
 
 import os
 import shutil

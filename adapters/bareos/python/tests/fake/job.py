@@ -2,11 +2,11 @@
 """A backup and a restore of one plugin line against the stand-in ``bareosfd``: the calling sequences of a job, small.
 
 ``back_up`` returns Saved records, ``restore`` hands them back below a folder. An incremental or differential backup is
-given the records of the job that it is based on: their restore objects reach the plugin before the job starts, what did
-not change since that job began is not read, and in an accurate job the names that were not mentioned are offered to
-``check_file``. A chain is restored by giving ``restore`` the records of all its jobs, oldest first: all restore objects
-come before the first file. What a real host must also do (failed jobs, hard links) is left out: this serves unit tests of
-plugins.
+given the records of the job that it is based on: their restore objects reach the plugin before the job starts, what
+did not change since that job began is not read, and in an accurate job the names that were not mentioned are offered to
+``check_file``. A chain is restored by giving ``restore`` the records of all its jobs, oldest first: all restore
+objects come before the first file. What a real host must also do (failed jobs, hard links) is left out: this serves
+unit tests of plugins.
 """
 
 import importlib
