@@ -260,7 +260,9 @@ class Postgresql(Plugin):
             " current_setting('archive_mode') AS archive_mode, current_setting('wal_level') AS wal_level,"
             " current_setting('data_directory') AS data_directory,"
             " ARRAY[current_setting('config_file'), current_setting('hba_file'),"
-            " current_setting('ident_file')] AS files,"
+            " current_setting('ident_file')]"
+            # Files that those include, as far as a setting of theirs is in force.
+            " || ARRAY(SELECT DISTINCT sourcefile FROM pg_settings WHERE sourcefile IS NOT NULL) AS files,"
             " pg_size_bytes(current_setting('wal_segment_size')) AS segment_size,"
             " system_identifier::text AS system, catalog_version_no AS catalog FROM pg_control_system()"
         )
@@ -335,9 +337,9 @@ class Postgresql(Plugin):
                 owner = os.stat(data)
                 yield Text(os.path.join(data, name), text, virtual_stat(0o600, owner, len(text)))
         yield Folder(data)
-        for path in facts["files"]:
-            if path and not os.path.realpath(path).startswith(os.path.realpath(data) + "/"):
-                yield File(os.path.realpath(path))
+        for path in sorted({os.path.realpath(path) for path in facts["files"] if path}):
+            if not path.startswith(os.path.realpath(data) + "/"):
+                yield File(path)
 
         size, timeline = facts["segment_size"], facts["timeline"]
         first, last = number_of(start) // size, last_segment(stop["lsn"], size)

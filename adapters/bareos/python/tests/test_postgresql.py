@@ -187,6 +187,17 @@ class Postgresql(WithServer):
         self.assertIn("pg_wal", names)
         self.assertEqual([name for name in names if name.startswith("pg_wal/")], ["pg_wal/archive_status"])
 
+    def test_configuration_files_elsewhere_are_saved_too(self):
+        self.server.stop()
+        elsewhere = self.server.own(self.folder / "etc")
+        shutil.move(self.server.data / "pg_hba.conf", elsewhere / "pg_hba.conf")
+        (elsewhere / "more.conf").write_text(f"hba_file = '{elsewhere}/pg_hba.conf'\nwork_mem = '5MB'\n")
+        with open(self.server.data / "postgresql.conf", "a", encoding="utf-8") as file:
+            file.write(f"include '{elsewhere}/more.conf'\n")
+        self.server.start()
+        names = {record.name for record in self.back_up()}
+        self.assertLessEqual({f"{elsewhere}/pg_hba.conf", f"{elsewhere}/more.conf"}, names)
+
     def test_files_that_vanish_while_they_are_listed_are_left_out(self):
         victim = self.server.data / "base" / "1" / "99999"
         victim.write_bytes(b"dropped meanwhile")
