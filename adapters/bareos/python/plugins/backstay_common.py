@@ -495,6 +495,28 @@ class Plugin(BareosFdPluginBaseclass):
             self.folder_of_job = tempfile.mkdtemp(prefix=f"{self.NAME}-", dir=top)
         return self.folder_of_job
 
+    def private_file(self, name, text):
+        """Writes a file into the temporary folder that nobody but we and ``os_user`` can read; its path."""
+        path = os.path.join(self.temporary_folder(), name)
+        if not os.path.exists(path):
+            # The mode from the first moment, and no change of it: a sandbox allows none.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+            self.hand_over(path)
+        return path
+
+    def hand_over(self, path):
+        """Makes the job's folder and this file in it the user's, as whom the programs run."""
+        user = self.options.get("os_user")
+        if user is None:
+            return
+        try:
+            for owned in (self.temporary_folder(), path):
+                shutil.chown(owned, user)
+        except (LookupError, OSError) as error:
+            raise Refused(f"cannot give {path} to the user {user}: {error}") from error
+
     def restore_object_data(self, ROP):
         if ROP.object_name != self.NAME:
             return bRC_OK

@@ -12,7 +12,6 @@ All options, what a restore does, limits: docs/plugins/backstay_ldap.md.
 import calendar
 import os
 import re
-import shutil
 import tempfile
 import time
 from base64 import b64decode
@@ -140,13 +139,7 @@ class Ldap(Plugin):
         if self.option("bind_dn") is None:
             return [*found, "-Q", "-Y", "EXTERNAL"]
         # Others can read command lines, but not this file.
-        path = os.path.join(self.temporary_folder(), "password")
-        if not os.path.exists(path):
-            with open(path, "x", encoding="utf-8") as file:
-                os.fchmod(file.fileno(), 0o600)
-                file.write(self.option("password"))
-            if self.option("os_user") is not None:
-                self.hand_over(path)
+        path = self.private_file("password", self.option("password"))
         return [*found, "-x", "-D", self.option("bind_dn"), "-y", path]
 
     def search(self, base, *more):
@@ -311,11 +304,6 @@ class Ldap(Plugin):
             elif not line and record:
                 yield refusal["text"].decode("utf-8", "replace"), int(refusal["code"]), record
                 refusal, record = None, []
-
-    def hand_over(self, path):
-        """Makes the job's folder and this file the user's, as whom the programs run."""
-        shutil.chown(self.temporary_folder(), self.option("os_user"))
-        shutil.chown(path, self.option("os_user"))
 
     def clean_up(self):
         if self.spool is not None:

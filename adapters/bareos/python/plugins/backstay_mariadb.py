@@ -80,22 +80,14 @@ class MariaDb(Plugin):
 
     def defaults(self):
         """The option with which each client program finds the server: a file, as others can read command lines."""
-        path = os.path.join(self.temporary_folder(), "my.cnf")
-        if not os.path.exists(path):
-            lines = [f"!include {os.path.abspath(self.option('mycnf'))}"] if self.option("mycnf") else []
-            lines.append("[client]")
-            for name in ("host", "port", "socket", "user", "password"):
-                value = self.option(name)
-                if value is not None:
-                    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-                    lines.append(f'{name} = "{escaped}"')
-            with open(path, "x", encoding="utf-8") as file:
-                os.fchmod(file.fileno(), 0o600)
-                file.write("\n".join(lines) + "\n")
-            if self.option("os_user") is not None:
-                # The folder is closed to everybody else.
-                shutil.chown(self.temporary_folder(), self.option("os_user"))
-                shutil.chown(path, self.option("os_user"))
+        lines = [f"!include {os.path.abspath(self.option('mycnf'))}"] if self.option("mycnf") else []
+        lines.append("[client]")
+        for name in ("host", "port", "socket", "user", "password"):
+            value = self.option(name)
+            if value is not None:
+                escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+                lines.append(f'{name} = "{escaped}"')
+        path = self.private_file("my.cnf", "\n".join(lines) + "\n")
         return f"--defaults-file={path}" if self.option("mycnf") else f"--defaults-extra-file={path}"
 
     def ask(self, sql):

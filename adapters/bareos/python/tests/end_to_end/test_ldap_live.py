@@ -40,6 +40,13 @@ class Directory(WithServer):
         self.server.add_files(folder)
         self.assertEqual(self.server.content(), expected)
 
+    def test_a_directory_is_saved_and_restored_in_a_sandbox(self):
+        expected = self.server.content()
+        self.back_up("--sandbox")
+        self.empty()
+        self.restore("through", "--sandbox", options="restore=server")
+        self.assertEqual(self.server.content(), expected)
+
     def test_entries_that_changed_and_went_come_back_as_they_were_at_last(self):
         self.back_up()
         time.sleep(1.1)

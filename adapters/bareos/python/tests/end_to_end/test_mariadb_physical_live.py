@@ -53,6 +53,15 @@ class Physical(WithServer):
         folder = self.restore("through", options="") / "@MARIADB" / "server"
         self.assertEqual(self.served(MariaDb(self.folder / "second", folder / "data")).start().ask(ROWS), expected)
 
+    def test_a_chain_is_saved_and_restored_in_a_sandbox(self):
+        self.back_up("--sandbox")
+        self.add_rows(50001, 50010)
+        self.back_up("--sandbox", "--level", "incremental")
+        expected = self.server.ask(ROWS)
+        self.server.stop()
+        folder = self.restore("through", "--sandbox", options="") / "@MARIADB" / "server"
+        self.assertEqual(self.served(MariaDb(self.folder / "second", folder / "data")).start().ask(ROWS), expected)
+
     def test_a_stream_that_breaks_off_leaves_no_snapshot(self):
         program = self.folder / "breaks"
         program.write_text("#!/bin/sh\nhead -c 300000 /dev/urandom\necho no more room >&2\nexit 3\n")

@@ -127,6 +127,16 @@ class Server(Place):
         back = self.started(self.restore("through", options=""))
         self.assertEqual(back.ask("SELECT sum(n) FROM t"), "6")
 
+    def test_a_chain_is_saved_and_restored_in_a_sandbox(self):
+        ask = self.server.ask
+        ask("CREATE TABLE t AS SELECT 1 AS n")
+        self.back_up("--sandbox")
+        ask("INSERT INTO t VALUES (2)")
+        self.back_up("--sandbox", "--level", "incremental")
+        self.destroy()
+        back = self.started(self.restore("through", "--sandbox", options=""))
+        self.assertEqual(back.ask("SELECT sum(n) FROM t"), "3")
+
     def test_a_chain_that_lost_a_segment_is_refused(self):
         self.back_up()
         before = set(os.listdir(self.server.archive))
