@@ -108,7 +108,7 @@ impl BareosSink {
             restore_object(object, job.map(|job| &job.definitions[..]).unwrap_or_default())
         };
         let objects = objects.iter().map(made_by).collect::<Result<Vec<_>, _>>()?;
-        let prior = if objects.is_empty() { None } else { Some(finish_prior(None, objects)?) };
+        let prior = if objects.is_empty() { None } else { Some(finish_prior(None, &objects)?) };
         self.where_prefix = spec.where_prefix.clone().unwrap_or_default();
         let all: Vec<String> = jobs.iter().flat_map(|job| job.definitions.clone()).collect();
         let speaker = all

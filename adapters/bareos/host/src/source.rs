@@ -151,9 +151,9 @@ impl BareosSource {
         spec.flags.clone_from(&self.flags);
         let definitions = start.reference.as_ref().map(|reference| reference.definitions.clone()).unwrap_or_default();
         let objects =
-            start.objects.iter().map(|object| restore_object(object, &definitions)).collect::<Result<_, _>>()?;
+            start.objects.iter().map(|object| restore_object(object, &definitions)).collect::<Result<Vec<_>, _>>()?;
         let prior = self.prior.take();
-        let prior = if start.reference.is_some() { Some(finish_prior(prior, objects)?) } else { None };
+        let prior = if start.reference.is_some() { Some(finish_prior(prior, &objects)?) } else { None };
         let limits = Limits::of(&self.options);
         Ok((worker, Begin { spec, prior, limits, trace: self.options.trace.clone() }, room))
     }
@@ -164,10 +164,10 @@ fn new_prior() -> io::Result<Prior> {
 }
 
 /// Ends what goes to the worker.
-pub(crate) fn finish_prior(prior: Option<Prior>, objects: Vec<RestoreObject>) -> Result<OwnedFd, Fatal> {
+pub(crate) fn finish_prior(prior: Option<Prior>, objects: &[RestoreObject]) -> Result<OwnedFd, Fatal> {
     let finish = || {
         let prior = prior.map_or_else(new_prior, Ok)?;
-        let file = prior.finish(&objects)?.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let file = prior.finish(objects)?.into_inner().map_err(io::IntoInnerError::into_error)?;
         handed::seal(file)
     };
     finish().map_err(|error| no_prior(&error))

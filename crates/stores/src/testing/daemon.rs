@@ -62,7 +62,10 @@ fn listening(mut command: Command, port: u16) -> Option<Child> {
         if child.try_wait().unwrap().is_some() {
             return None;
         }
-        if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        // A port that nobody listens at can be connected to all the same: by itself, where the kernel takes it for our own end.
+        if let Ok(stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+            && stream.local_addr().ok() != stream.peer_addr().ok()
+        {
             return Some(child);
         }
         std::thread::sleep(Duration::from_millis(20));
