@@ -435,8 +435,15 @@ fn check_changes<'py>(
     let stat = packet.value(save::STATP).and_then(|statp| classes.stat.cast(&statp));
     let stat = stat.map(|stat| stat_fields(&stat)).unwrap_or_default();
     let text = |field| packet.value(field).and_then(|value| value.cast_into::<PyString>().ok());
-    let name = if stat.mode & 0o170_000 == 0o040_000 { save::LINK } else { save::FNAME };
-    let name = text(name).map(|name| names::to_bytes(&name)).transpose()?.unwrap_or_default();
+    let bytes = |field| text(field).map(|name| names::to_bytes(&name)).transpose();
+    let mut name = bytes(save::FNAME)?.unwrap_or_default();
+    if stat.mode & 0o170_000 == 0o040_000 {
+        // A folder is known by its link, and as it is stored: with a slash at its end.
+        name = bytes(save::LINK)?.filter(|link| !link.is_empty()).unwrap_or(name);
+        if !name.ends_with(b"/") {
+            name.push(b'/');
+        }
+    }
     let mtime_only = option_bit::is_on(job.line_flags(), option_bit::MTIME_ONLY);
     let checked = changes::check(job, &name, &stat, packet.integer(save::SAVE_TIME), mtime_only);
     packet.set_integer(save::DELTA_SEQ, checked.delta_sequence.into());
