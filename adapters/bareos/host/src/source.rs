@@ -684,7 +684,10 @@ impl Estimate<'_> {
                         return End::Stopped(self.connection.lied("it announced an entry that cannot be kept").0);
                     }
                 },
-                FromWorker::EndEntry(_) | FromWorker::Unchanged { .. } | FromWorker::NotSaved { .. } => {}
+                FromWorker::EndEntry(_)
+                | FromWorker::Unchanged { .. }
+                | FromWorker::Deleted { .. }
+                | FromWorker::NotSaved { .. } => {}
                 FromWorker::Finished(end) => {
                     self.connection.finish(self.job);
                     return match self.connection.stopping() {
