@@ -6,7 +6,7 @@ mod common;
 
 use backstay_bareos_protocol::Task;
 use common::files::{job, known, lines, names, plugin};
-use common::{Host, restore, spec};
+use common::{FLAGS_LINKS, Host, restore, spec};
 
 // ---- incremental: 52 to 54, 58, 59
 
@@ -37,12 +37,55 @@ fn marks_are_set_and_cleared_by_the_plugin() {
 }
 
 #[test]
+fn folders_are_known_and_marked_by_their_stored_names() {
+    let plugin = plugin(
+        "def files():\n\
+         \x20 out('rc', SetSeenBitmap(False, '/e/'), SetValue(bVarFileSeen, '/f'))\n\
+         \x20 yield '/same', FT_DIREND, dict(link='/same/', st_mode=0o040755, no_read=True)\n\
+         \x20 yield '/touched', FT_DIREND, dict(link='/touched/', st_mode=0o040755, no_read=True, st_mtime=5)",
+    );
+    let mut job = job(&plugin, 'I');
+    job.accurate = true;
+    let files = ["/same/", "/touched/", "/e/", "/f/", "/g/"].map(known);
+    let outcome = Host::start_after(job, &files, &[]).backup().good();
+    assert_eq!((names(&outcome.saved), outcome.unchanged), (vec!["/touched/".to_owned()], vec!["/same/".to_owned()]));
+    // Without its slash a name is another one.
+    assert_eq!(lines(&plugin, &["check_file"]), ["check_file /f/", "check_file /g/"]);
+}
+
+#[test]
+fn of_a_file_with_several_names_the_first_that_is_saved_has_the_data() {
+    for (changed, first) in [("'/a', '/b', '/c'", "/a"), ("'/b', '/c'", "/b")] {
+        let plugin = plugin(&format!(
+            "def files():\n\
+             \x20 for name in '/a', '/b', '/c':\n\
+             \x20   yield name, FT_REG, dict(st_nlink=3, st_ino=5, st_dev=1, st_ctime=3000 if name in ({changed}) else 1000)"
+        ));
+        let mut job = job(&plugin, 'I');
+        job.flags = vec![FLAGS_LINKS];
+        let outcome = Host::start_after(job, &["/a", "/b", "/c"].map(known), &[]).backup().good();
+        let (one, others) = outcome.saved.split_first().unwrap();
+        assert_eq!((&one.entry.name[..], &one.data[..], one.entry.file_type), (first.as_bytes(), &b"data"[..], 3));
+        assert_eq!(others.len() + outcome.unchanged.len(), 2);
+        for other in others {
+            assert_eq!(
+                (other.entry.file_type, &other.entry.link[..], other.entry.link_file_index),
+                (1, first.as_bytes(), 1)
+            );
+        }
+    }
+}
+
+#[test]
 fn check_changes_looks_at_the_real_stat() {
     let plugin = plugin(
         "def files():\n\
          \x20 same = SavePacket(fname='/a', statp=StatPacket(mode=0o100644, size=4, mtime=1000, ctime=1000))\n\
          \x20 other = SavePacket(fname='/a', statp=StatPacket(mode=0o100644, size=5, mtime=1000, ctime=1000))\n\
          \x20 new = SavePacket(fname='/new', statp=StatPacket())\n\
+         \x20 stat = StatPacket(mode=0o040755, size=4, mtime=1000, ctime=1000)\n\
+         \x20 folders = [SavePacket(fname='/d', link='/d/', statp=stat), SavePacket(fname='/d', link='', statp=stat)]\n\
+         \x20 out('folders', [(CheckChanges(folder), folder.accurate_found) for folder in folders])\n\
          \x20 out('rc', CheckChanges(same), same.accurate_found, same.delta_seq, CheckChanges(other), CheckChanges(new),\n\
          \x20     new.accurate_found)\n\
          \x20 return iter(())",
@@ -51,8 +94,9 @@ fn check_changes_looks_at_the_real_stat() {
     job.accurate = true;
     let (name, mut file) = known("/a");
     file.delta_sequence = 7;
-    Host::start_after(job, &[(name, file)], &[]).backup().good();
+    Host::start_after(job, &[(name, file), known("/d/")], &[]).backup().good();
     assert_eq!(lines(&plugin, &["rc"])[0], "rc 5 True 7 0 0 False");
+    assert_eq!(lines(&plugin, &["folders"])[0], "folders [(5, True), (5, True)]");
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn an_estimate_is_a_job_of_the_console() {
         "out('job', GetValue(bVarJobId), GetValue(bVarType), GetValue(bVarJobName)); out('since',",
     );
     std::fs::write(&module, source).unwrap();
-    chain.estimate("file /a 1");
+    chain.estimate(&[], "file /a 1");
     let job = chain.lines("job").remove(0);
     let name = job.strip_prefix("job 0 73 -Console-.").unwrap_or_else(|| panic!("{job}"));
     // A date, a time, a number.

@@ -81,19 +81,22 @@ impl Chain {
 
     /// A job of this level that saves what these lines say, in a second of its own.
     pub fn backup(&self, level: &str, files: &str) {
-        self.backup_with(level, files, &[]);
+        self.backup_by(level, "", files);
     }
 
-    pub fn backup_with(&self, level: &str, files: &str, more: &[&str]) {
+    /// The same by a definition with these options.
+    pub fn backup_by(&self, level: &str, options: &str, files: &str) {
         std::fs::write(self.world.path("plugin/files"), files).unwrap();
-        self.world.good([&["backup", "--plugin", &self.definition(), "--level", level], more].concat());
+        let definition = format!("{}:{options}", self.definition());
+        self.world.good(["backup", "--plugin", &definition, "--level", level]);
         self.world.wait_for_the_next_second();
     }
 
     /// Estimates what these lines say.
-    pub fn estimate(&self, files: &str) {
+    pub fn estimate(&self, more: &[&str], files: &str) -> String {
         std::fs::write(self.world.path("plugin/files"), files).unwrap();
-        self.world.good(["estimate", "--plugin", &self.definition()]);
+        let definition = format!("{}:", self.definition());
+        self.world.good([&["estimate", "--plugin", &definition], more].concat())
     }
 
     /// Restores the newest snapshot through the plugin.

@@ -2,6 +2,7 @@
 
 use backstay_bareos_protocol::Task;
 
+use crate::common::chain::Chain;
 use crate::common::objects::{BASE, failed, lines, plugin, run};
 use crate::common::program::World;
 use crate::common::{self, Host, Plugin, backup, restore, spec};
@@ -208,6 +209,12 @@ fn item_14_an_override_in_a_restore_is_merged_into_the_first_definition_only() {
     job.overrides = vec!["python3:lost=1".to_owned(), "python3:a=9:b=2".to_owned()];
     Host::start(job).restore(&definition, &saved, "").good();
     assert_eq!(lines(&plugin, &["load", "parse"]), ["load a=9:b=2:a=1:", "parse a=9:b=2:a=1:", "parse a=1:"]);
+    // Over the jobs of a chain too.
+    let chain = Chain::new();
+    chain.backup_by("full", "a=1", "file /a 1\nobject o 1");
+    chain.backup_by("incremental", "a=1", "file /b 1\nfile /c 1");
+    chain.restore(&["--plugin-options", "python3:a=9:b=2"]);
+    assert_eq!(chain.lines("parse"), ["parse a=9:b=2:a=1:", "parse a=1:", "parse a=1:", "parse a=1:"]);
 }
 
 #[test]

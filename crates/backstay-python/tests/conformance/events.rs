@@ -2,6 +2,7 @@
 
 use backstay_bareos_protocol::{Task, ToWorker};
 
+use crate::common::chain::Chain;
 use crate::common::files::{self, job, known, names, stored};
 use crate::common::objects::{failed, lines, one_file, plugin, run};
 use crate::common::{Host, spec};
@@ -154,4 +155,9 @@ fn item_77_an_estimate_starts_and_ends_files_and_reads_nothing() {
             "event 2"
         ]
     );
+    // Through the program: what is deleted or left out is no part of it, and the files are counted.
+    let chain = Chain::new();
+    chain.backup("full", "file /a 1\nfile /b 1");
+    let said = chain.estimate(&["--level", "incremental"], "gone /a -\nold /b 1\nobject o 1\nfile /c 1\nlink /l c");
+    assert!(said.contains("2 entries"), "{said}");
 }
