@@ -133,13 +133,14 @@ mod tests {
 
     #[test]
     fn each_option_looks_at_its_own_number() {
+        type Change = fn(&mut StatFields);
         let known = StatFields { size: 10, ..StatFields::default() };
-        let with = |change: fn(&mut StatFields)| {
+        let with = |change: Change| {
             let mut now = known;
             change(&mut now);
             now
         };
-        let changes: [(i32, fn(&mut StatFields)); 10] = [
+        let changes: [(i32, Change); 10] = [
             (1, |now| now.ino = 1),
             (2, |now| now.mode = 1),
             (4, |now| now.nlink = 1),
