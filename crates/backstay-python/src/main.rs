@@ -1,16 +1,18 @@
 //! The plugin worker: the only program of the project that is linked with CPython. `backstay` starts it, one process
-//! for each job and plugin module; people call it only to ask what it is.
+//! for each job and plugin module (or instance, for the plugins of the two other daemons); people call it only to ask what it is.
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use backstay_bareos_worker::ServeError;
+use backstay_bareos_worker::hook::Daemon;
 use backstay_python_runtime::interpreter::{self, interpreter_path, leave, linked_version};
-use backstay_worker::Confinement;
+use backstay_worker::{Confinement, Inherited};
 
 const USAGE: &str = "\
-Usage: backstay-python bareos-fd [--python PATH] [CONFINEMENT]
+Usage: backstay-python bareos-fd|bareos-sd|bareos-dir [--python PATH] [CONFINEMENT]
        backstay-python --check [--python PATH] [CONFINEMENT]
        backstay-python --version
 
@@ -18,6 +20,8 @@ Runs Python plugins for backstay, which starts this program by itself.
 
 Commands:
   bareos-fd      Serve one job of a Bareos file-daemon plugin (descriptors 3, 4 and 5 come from backstay)
+  bareos-sd, bareos-dir
+                 Serve one instance of a Bareos storage-daemon or director plugin for one job
   --check        Start Python, import the built-in modules and say which interpreter is used
   --version      Print the version and the linked Python
 
@@ -39,6 +43,7 @@ Confinement, which the process gives itself before Python starts:
 /// What the command line asks for.
 enum Command {
     BareosFd(PathBuf, Confinement),
+    Hook(Daemon, PathBuf, Confinement),
     Check(PathBuf, Confinement),
     Version,
     Help,
@@ -51,6 +56,7 @@ fn main() -> ExitCode {
     };
     match command {
         Command::BareosFd(path, confinement) => bareos_fd(&path, &confinement),
+        Command::Hook(daemon, path, confinement) => hook(daemon, &path, &confinement),
         Command::Check(path, confinement) => check(&path, &confinement),
         Command::Version => {
             let (_, python) = linked_version();
@@ -77,6 +83,8 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, Strin
     let path = interpreter_path(python.as_deref());
     match &*first.to_string_lossy() {
         "bareos-fd" => Ok(Command::BareosFd(path, confinement)),
+        "bareos-sd" => Ok(Command::Hook(Daemon::Storage, path, confinement)),
+        "bareos-dir" => Ok(Command::Hook(Daemon::Director, path, confinement)),
         "--check" => Ok(Command::Check(path, confinement)),
         "--version" | "-V" => Ok(Command::Version),
         "--help" | "-h" => Ok(Command::Help),
@@ -85,6 +93,14 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, Strin
 }
 
 fn bareos_fd(path: &Path, confinement: &Confinement) -> ExitCode {
+    serve(confinement, |inherited| backstay_bareos_worker::serve(inherited, path))
+}
+
+fn hook(daemon: Daemon, path: &Path, confinement: &Confinement) -> ExitCode {
+    serve(confinement, |inherited| backstay_bareos_worker::hook::serve(daemon, inherited, path))
+}
+
+fn serve(confinement: &Confinement, run: impl FnOnce(Inherited) -> Result<(), ServeError>) -> ExitCode {
     // First of all: nothing else may open descriptors before the host's are taken over.
     let inherited = match backstay_worker::inherited() {
         Ok(inherited) => inherited,
@@ -93,7 +109,7 @@ fn bareos_fd(path: &Path, confinement: &Confinement) -> ExitCode {
     if let Err(reason) = confine(confinement) {
         return fail(&reason, 1);
     }
-    match backstay_bareos_worker::serve(inherited, path) {
+    match run(inherited) {
         // Past the destructors of libraries: threads that the plugin left may still run.
         Ok(()) => leave(0),
         Err(error) => {
@@ -119,6 +135,7 @@ fn check(path: &Path, confinement: &Confinement) -> ExitCode {
         return fail(&reason, 1);
     }
     backstay_bareos_worker::register_module();
+    backstay_bareos_worker::hook::register_modules();
     if let Err(error) = interpreter::start(path) {
         return fail(&error.to_string(), 1);
     }

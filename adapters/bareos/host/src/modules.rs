@@ -17,8 +17,15 @@ macro_rules! modules {
 }
 
 /// File name and text of each.
-const MODULES: &[(&str, &str)] =
-    modules!["BareosFdPluginBaseclass.py", "BareosFdPluginLocalFilesBaseclass.py", "BareosFdWrapper.py",];
+const MODULES: &[(&str, &str)] = modules![
+    "BareosDirPluginBaseclass.py",
+    "BareosDirWrapper.py",
+    "BareosFdPluginBaseclass.py",
+    "BareosFdPluginLocalFilesBaseclass.py",
+    "BareosFdWrapper.py",
+    "BareosSdPluginBaseclass.py",
+    "BareosSdWrapper.py",
+];
 
 /// Writes the modules below `state` where they are not there already; returns their folder.
 pub(crate) fn install(state: &Path) -> io::Result<PathBuf> {

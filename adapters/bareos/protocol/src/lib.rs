@@ -5,6 +5,7 @@
 //! the worker waits for an answer only where this page says so.
 
 mod bytes;
+pub mod hooks;
 pub mod prior;
 
 use serde::{Deserialize, Serialize};

@@ -103,7 +103,7 @@ impl Definition {
 
 /// The option that `key@env=NAME` or `key@file=PATH` stands for, its value escaped as a definition wants it. None for
 /// ordinary options. One line break at the end of a file is not part of the value.
-fn kept_elsewhere<'a>(key: &'a str, place: &str) -> Result<Option<(&'a str, String)>, DefinitionError> {
+pub(crate) fn kept_elsewhere<'a>(key: &'a str, place: &str) -> Result<Option<(&'a str, String)>, DefinitionError> {
     let place = place.replace('\\', "");
     let (name, value) = if let Some(name) = key.strip_suffix("@env") {
         (name, std::env::var(&place).map_err(|error| format!("the environment variable {place}: {error}")))

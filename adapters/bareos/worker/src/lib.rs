@@ -1,4 +1,4 @@
-//! Bareos file-daemon plugins, the side that runs Python: the `bareosfd` module and the contract's state machine.
+//! Bareos plugins, the side that runs Python: for file-daemon plugins the `bareosfd` module and the contract's state machine.
 //!
 //! The engine's half is `backstay-bareos-host`; between the two lies `backstay-bareos-protocol`. Section numbers in this
 //! crate are those of the reference of the Bareos Python plugin API.
@@ -7,8 +7,10 @@
 //! * [`context`] is the job as plugin code sees it; `module` and `packets` are what `import bareosfd` gives.
 //! * `backup` and `restore` are the calling sequences, `changes` tells what changed since an earlier job; `calls` the packets both use; `create` makes what the plugin
 //!   leaves to the core; `trace` writes down what was called.
+//! * `hook` is all of that for the plugins of the two other daemons.
 //! * `link` is the host's side of the conversation and the cancel; [`serve`] puts it all together.
 
+mod arguments;
 mod backup;
 mod calls;
 mod changes;
@@ -16,6 +18,7 @@ pub mod constants;
 pub mod context;
 mod create;
 pub mod definition;
+pub mod hook;
 mod link;
 mod module;
 mod names;

@@ -3,10 +3,11 @@
 //! The functions may be called from every thread of the process. Those whose meaning needs a file set that can change say
 //! so in one fatal message and return bRC_Error.
 
-use pyo3::exceptions::{PyKeyError, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyString, PyTuple};
 
+use crate::arguments::{Arguments, event_numbers};
 use crate::changes;
 use crate::constants::{LEVELS, NUMBERS, event, message, option_bit, rc, var};
 use crate::context::JobContext;
@@ -105,83 +106,6 @@ pub(crate) fn bareosfd(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.setattr(name.cast::<PyString>()?, function)?;
     }
     Ok(())
-}
-
-/// The arguments of one call, taken apart the way `PyArg_ParseTuple` does.
-struct Arguments<'a, 'py> {
-    function: &'static str,
-    values: &'a Bound<'py, PyTuple>,
-}
-
-impl<'a, 'py> Arguments<'a, 'py> {
-    fn new(
-        function: &'static str,
-        values: &'a Bound<'py, PyTuple>,
-        keywords: Option<&Bound<'py, PyDict>>,
-        least: usize,
-        most: usize,
-    ) -> PyResult<Self> {
-        if keywords.is_some_and(|keywords| !keywords.is_empty()) {
-            return Err(PyTypeError::new_err(format!("bareosfd.{function}() takes no keyword arguments")));
-        }
-        let given = values.len();
-        if given < least || given > most {
-            let (bound, number) = match (least == most, given < least) {
-                (true, _) => ("exactly", least),
-                (false, true) => ("at least", least),
-                (false, false) => ("at most", most),
-            };
-            let plural = if number == 1 { "" } else { "s" };
-            return Err(PyTypeError::new_err(format!(
-                "Bareos{function}() takes {bound} {number} argument{plural} ({given} given)"
-            )));
-        }
-        Ok(Self { function, values })
-    }
-
-    fn object(&self, position: usize) -> PyResult<Bound<'py, PyAny>> {
-        self.values.get_item(position)
-    }
-
-    /// A C `int`.
-    fn int(&self, position: usize) -> PyResult<i32> {
-        int(&self.object(position)?)
-    }
-
-    /// An optional `str`; `None` stands for none.
-    fn text(&self, position: usize) -> PyResult<Option<String>> {
-        if position >= self.values.len() {
-            return Ok(None);
-        }
-        let value = self.object(position)?;
-        if value.is_none() {
-            return Ok(None);
-        }
-        let Ok(text) = value.cast::<PyString>() else {
-            return Err(PyTypeError::new_err(format!(
-                "Bareos{}() argument {} must be str or None, not {}",
-                self.function,
-                position + 1,
-                value.get_type().name()?
-            )));
-        };
-        let text = text.to_str()?.to_owned();
-        if text.contains('\0') {
-            return Err(PyValueError::new_err("embedded null character"));
-        }
-        Ok(Some(text))
-    }
-}
-
-fn int(value: &Bound<'_, PyAny>) -> PyResult<i32> {
-    let number: i64 = value.extract()?;
-    i32::try_from(number).map_err(|_| {
-        PyOverflowError::new_err(if number > 0 {
-            "signed integer is greater than maximum"
-        } else {
-            "signed integer is less than minimum"
-        })
-    })
 }
 
 /// The job, or the contract's error outside of one.
@@ -289,27 +213,12 @@ fn job_message<'py>(arguments: &Bound<'py, PyTuple>, keywords: Option<Keywords<'
     Ok(())
 }
 
-/// The numbers of a sequence of events, and whether one of them was in range.
-fn event_numbers(sequence: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-    let items = sequence.try_iter().map_err(|_| PyTypeError::new_err("Expected a sequence of events"))?;
-    let mut numbers = Vec::new();
-    for item in items {
-        let number: i64 = item?.extract()?;
-        if let Ok(number) = u8::try_from(number)
-            && (1..=event::LAST).contains(&number)
-        {
-            numbers.push(number);
-        }
-    }
-    Ok(numbers)
-}
-
 #[pyfunction]
 #[pyo3(name = "RegisterEvents", signature = (*arguments, **keywords))]
 fn register_events<'py>(arguments: &Bound<'py, PyTuple>, keywords: Option<Keywords<'_, 'py>>) -> PyResult<i64> {
     let sequence = Arguments::new("RegisterEvents", arguments, keywords, 1, 1)?.object(0)?;
     let job = job!();
-    let numbers = event_numbers(&sequence)?;
+    let numbers = event_numbers(&sequence, event::LAST)?;
     numbers.iter().for_each(|&number| job.register(number));
     Ok(if numbers.is_empty() { rc::ERROR } else { rc::OK })
 }
@@ -319,7 +228,7 @@ fn register_events<'py>(arguments: &Bound<'py, PyTuple>, keywords: Option<Keywor
 fn unregister_events<'py>(arguments: &Bound<'py, PyTuple>, keywords: Option<Keywords<'_, 'py>>) -> PyResult<i64> {
     let sequence = Arguments::new("UnRegisterEvents", arguments, keywords, 1, 1)?.object(0)?;
     let job = job!();
-    let numbers = event_numbers(&sequence)?;
+    let numbers = event_numbers(&sequence, event::LAST)?;
     numbers.iter().for_each(|&number| job.unregister(number));
     Ok(if numbers.is_empty() { rc::ERROR } else { rc::OK })
 }

@@ -44,8 +44,7 @@ pub fn register_module() {
 /// # Errors
 /// See [`ServeError`]. What a plugin does wrong is no error here: the host learns of it in the last frame.
 pub fn serve(inherited: Inherited, interpreter: &Path) -> Result<(), ServeError> {
-    let umask = rustix::process::umask(rustix::fs::Mode::empty());
-    rustix::process::umask(umask | rustix::fs::Mode::from_raw_mode(UMASK));
+    set_umask();
     register_module();
     start(interpreter)?;
 
@@ -104,6 +103,11 @@ pub fn serve(inherited: Inherited, interpreter: &Path) -> Result<(), ServeError>
     })
 }
 
+pub(crate) fn set_umask() {
+    let umask = rustix::process::umask(rustix::fs::Mode::empty());
+    rustix::process::umask(umask | rustix::fs::Mode::from_raw_mode(UMASK));
+}
+
 fn refuse(mut sender: Sender, reason: String) -> Result<(), ServeError> {
     let end = JobEnd { whole: false, reason, announced: 0, errors: 1, warnings: 0 };
     sender.send(&FromWorker::Finished(end)).and_then(|()| sender.flush()).map_err(HostGone::from)?;
@@ -111,7 +115,7 @@ fn refuse(mut sender: Sender, reason: String) -> Result<(), ServeError> {
 }
 
 /// What a plugin prints reaches the job's log line by line, also if it dies later.
-fn line_buffer(py: Python<'_>) -> PyResult<()> {
+pub(crate) fn line_buffer(py: Python<'_>) -> PyResult<()> {
     let sys = py.import("sys")?;
     for stream in ["stdout", "stderr"] {
         let stream = sys.getattr(stream)?;
@@ -124,7 +128,7 @@ fn line_buffer(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-fn flush_streams(py: Python<'_>) {
+pub(crate) fn flush_streams(py: Python<'_>) {
     for stream in ["stdout", "stderr"] {
         // A plugin may have replaced or closed them; there is nobody left to tell.
         if let Ok(stream) = py.import("sys").and_then(|sys| sys.getattr(stream)) {
@@ -133,7 +137,7 @@ fn flush_streams(py: Python<'_>) {
     }
 }
 
-/// Says which interpreter runs and that the module can be imported. Python must have been started.
+/// Says which interpreter runs and that the modules can be imported. Python must have been started.
 ///
 /// # Errors
 /// The exception's text.
@@ -141,13 +145,16 @@ pub fn describe() -> Result<String, String> {
     Python::attach(|py| {
         let text = || -> PyResult<String> {
             let sys = py.import("sys")?;
-            let module = py.import("bareosfd")?;
+            let mut modules = Vec::new();
+            for name in ["bareosfd", "bareossd", "bareosdir"] {
+                modules.push(py.import(name)?.name()?.to_string());
+            }
             let version = sys.getattr("version")?.str()?.to_string_lossy().replace('\n', " ");
             Ok(format!(
                 "interpreter  {}\nversion      {version}\nprefix       {}\nmodules      {}\n",
                 sys.getattr("executable")?,
                 sys.getattr("prefix")?,
-                module.getattr("__name__")?,
+                modules.join(" "),
             ))
         };
         text().map_err(|error| backstay_python_runtime::format_error(py, &error))

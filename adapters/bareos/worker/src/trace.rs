@@ -95,7 +95,7 @@ fn fields(py: Python<'_>, packet: &Record<'_>) -> String {
 }
 
 /// A JSON string.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for letter in text.chars().take(LONGEST) {
