@@ -224,6 +224,27 @@ pub struct PluginOptions {
     pub sandbox_allow_write: Vec<PathBuf>,
 }
 
+/// Plugins that are told of the job.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Plugins")]
+pub struct HookOptions {
+    /// Tell this Bareos director plugin of the job: "python3:module_path=...:module_name=...:instance=N:..."
+    /// (repeatable)
+    #[arg(long = "dir-plugin", value_name = "DEFINITION")]
+    pub director: Vec<String>,
+    /// Tell this Bareos storage-daemon plugin of the job (repeatable)
+    #[arg(long = "sd-plugin", value_name = "DEFINITION")]
+    pub storage: Vec<String>,
+}
+
+impl HookOptions {
+    /// Whether nobody is to be told.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.director.is_empty() && self.storage.is_empty()
+    }
+}
+
 /// What a sandbox is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SandboxPart {

@@ -8,6 +8,7 @@ pub mod estimate;
 pub mod failure;
 pub mod fileset;
 pub mod format;
+pub mod hooks;
 pub mod job;
 pub mod lists;
 pub mod location;

@@ -19,6 +19,7 @@ use crate::args::{LevelOptions, PluginOptions, SandboxPart};
 use crate::commands::restore::{OverwriteChoice, RestoreArgs};
 use crate::failure::{Failure, chain, one_line};
 use crate::format::{self, count};
+use crate::hooks::{Ended, Told};
 use crate::output::Output;
 use crate::progress::{Counters, Progress, Work};
 use crate::selection::{Selected, reader};
@@ -53,8 +54,11 @@ pub fn definitions(texts: &[String], files: &[PathBuf]) -> Result<Vec<String>, F
     Ok(definitions)
 }
 
-/// How the options say that plugins run.
-fn options(options: &PluginOptions, verbosity: u8) -> Result<BareosOptions, Failure> {
+/// How the options say that plugins run. Once for a job: a trace is made anew.
+///
+/// # Errors
+/// When what they ask for cannot be had.
+pub fn options(options: &PluginOptions, verbosity: u8) -> Result<BareosOptions, Failure> {
     let confine = confine(options)?;
     // Another user cannot enter root's home folder.
     let own_state = confine.user.is_some() && std::env::var_os("XDG_STATE_HOME").is_none_or(|value| value.is_empty());
@@ -109,20 +113,16 @@ fn confine(options: &PluginOptions) -> Result<ConfineOptions, Failure> {
     Ok(ConfineOptions { memory: options.plugin_memory, time_limit: options.plugin_time_limit, user, sandbox })
 }
 
-/// The sources that announce what the definitions name.
+/// The sources that announce what the definitions name. `options` say how plugins run, where there are any.
 ///
 /// # Errors
 /// When a definition is none.
 pub fn sources(
-    plugin: &PluginOptions,
+    options: Option<BareosOptions>,
     announce: &LevelOptions,
-    verbosity: u8,
     lines: Vec<PluginLine>,
 ) -> Result<Vec<Box<dyn Source>>, Failure> {
-    if lines.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut options = options(plugin, verbosity)?;
+    let Some(mut options) = options.filter(|_| !lines.is_empty()) else { return Ok(Vec::new()) };
     options.level = announce.level;
     options.accurate = announce.accurate;
     options.accurate_options = announce.accurate_options;
@@ -205,6 +205,8 @@ pub fn restore(
     options.replace = if args.overwrite == Some(OverwriteChoice::Never) { 'n' } else { 'a' };
     options.overrides.extend(args.plugin_options.clone());
     let job = Arc::new(job::control(session, repository)?);
+    let mut told = Told::new(&args.hooks, Some(&options), repository, &job, None)?;
+    told.begin("nothing was restored")?;
 
     output.note(&format!("restoring snapshot {} through its plugins to {}", selected.id.short(), target.display()));
     let started = Instant::now();
@@ -213,18 +215,35 @@ pub fn restore(
     let mut tally = Tally::default();
     let mut bytes = 0;
     let mut verdict = Verdict::Complete;
+    let mut failure = None;
     for name in &names {
-        let mut ledger = LedgerReader::open(&reader, &selected.snapshot.tree, name)?;
-        let mut sink = BareosSink::new(options.clone(), Arc::clone(&job) as Arc<dyn Job>);
-        let report = restore_through(&reader, &mut ledger, &mut sink, &wanted, &*job, &watch)?;
-        tally.add(&report.tally);
-        bytes += report.bytes;
-        verdict = worse(verdict, report.verdict);
+        let report = LedgerReader::open(&reader, &selected.snapshot.tree, name).and_then(|mut ledger| {
+            let mut sink = BareosSink::new(options.clone(), Arc::clone(&job) as Arc<dyn Job>);
+            restore_through(&reader, &mut ledger, &mut sink, &wanted, &*job, &watch)
+        });
+        match report {
+            Ok(report) => {
+                tally.add(&report.tally);
+                bytes += report.bytes;
+                verdict = worse(verdict, report.verdict);
+            }
+            Err(error) => {
+                verdict = worse(verdict, Verdict::Partial(error.to_string()));
+                failure = Some(error);
+            }
+        }
         if matches!(verdict, Verdict::Partial(_)) {
             break;
         }
     }
     progress.finish();
+    let ended = Ended::with(&verdict, tally.saved + tally.unchanged, bytes, tally.failed + tally.lost);
+    if !told.end(ended) {
+        verdict = worse(verdict, Verdict::WithErrors);
+    }
+    if let Some(error) = failure {
+        return Err(error.into());
+    }
     let elapsed = started.elapsed();
     if output.json {
         output.object(&summary_object(&tally, bytes, &verdict, elapsed))?;

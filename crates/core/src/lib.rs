@@ -3,6 +3,7 @@
 //! No input or output happens here, and nothing here imports another crate of the project.
 
 pub mod entry;
+pub mod hook;
 pub mod id;
 pub mod job;
 pub mod sink;
@@ -11,6 +12,7 @@ pub mod store;
 pub mod verdict;
 
 pub use entry::{Attr, Entry, FileKind, Stat, Time};
+pub use hook::{Answer, Event, Hook, JobFacts, JobKind, JobStatus};
 pub use id::Id;
 pub use job::{CancelReason, Job, MessageLevel};
 pub use sink::{Create, Settled, Sink};

@@ -8,6 +8,7 @@ pub mod backup;
 pub mod estimate;
 pub mod excludes;
 pub mod filesystem;
+pub mod hooks;
 mod ingest;
 pub mod job;
 pub mod ledger;

@@ -64,6 +64,12 @@ impl Drop for Room {
 
 /// Makes the folders that a confined worker needs, with the right owner, and says how to start it.
 pub(crate) fn prepare(options: &BareosOptions, task: Task, definitions: &[String]) -> Result<Room, Fatal> {
+    let modules = definitions.iter().filter_map(|text| Module::of(text).ok()?.path).map(Into::into);
+    prepare_for(options, task, modules.collect())
+}
+
+/// The same for plugins whose modules are in these folders.
+pub(crate) fn prepare_for(options: &BareosOptions, task: Task, mut readable: Vec<PathBuf>) -> Result<Room, Fatal> {
     let confine = &options.confine;
     let mut room = Room::default();
     let mut confinement = Confinement { memory: confine.memory, user: confine.user.clone(), ..Confinement::default() };
@@ -86,8 +92,6 @@ pub(crate) fn prepare(options: &BareosOptions, task: Task, definitions: &[String
     if let Some(target) = &target {
         make_target(target, confine.user.as_ref()).map_err(|error| refused("the target", target, &error))?;
     }
-    let mut readable: Vec<PathBuf> =
-        definitions.iter().filter_map(|text| Module::of(text).ok()?.path).map(Into::into).collect();
     readable.extend(options.plugin_path.iter().cloned());
     readable.push(helpers);
     // A folder that is not there is the import's business.

@@ -15,11 +15,11 @@ use crate::options::BareosOptions;
 use crate::trace::Trace;
 
 /// How often the job is asked whether it was cancelled.
-const TICK: Duration = Duration::from_millis(100);
+pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// How long a worker may take to say that it is ready: it starts an interpreter.
-const START: Duration = Duration::from_secs(60);
+pub(crate) const START: Duration = Duration::from_secs(60);
 /// How long a worker may take to end after its last word.
-const ENDING: Duration = Duration::from_secs(5);
+pub(crate) const ENDING: Duration = Duration::from_secs(5);
 /// Frames that may wait unhandled while we are kept from sending.
 const MOST_WAITING: usize = 100_000;
 
@@ -413,16 +413,7 @@ impl Connection {
 
     /// A message of the plugin, of its traceback, or of the contract's core (reference 4.8).
     fn message(&mut self, job: &dyn Job, kind: i32, text: &str) {
-        let level = match kind {
-            // ABORT, FATAL, ERROR_TERM.
-            1 | 3 | 11 => MessageLevel::Fatal,
-            4 => MessageLevel::Error,
-            // WARNING, NOTSAVED, SECURITY, ALERT.
-            5 | 8 | 14 | 15 => MessageLevel::Warning,
-            // DEBUG; and SAVED, SKIPPED, RESTORED, which Bareos does not show by default.
-            2 | 7 | 9 | 13 => MessageLevel::Debug,
-            _ => MessageLevel::Info,
-        };
+        let level = level_of(kind);
         let text = self.without_secrets(text.strip_suffix('\n').unwrap_or(text));
         if level >= MessageLevel::Error {
             self.complaint = Some(text.clone());
@@ -467,6 +458,20 @@ impl Connection {
             }
         }
         text
+    }
+}
+
+/// How loud a message of the contract is, by its M_* number.
+pub(crate) fn level_of(kind: i32) -> MessageLevel {
+    match kind {
+        // ABORT, FATAL, ERROR_TERM.
+        1 | 3 | 11 => MessageLevel::Fatal,
+        4 => MessageLevel::Error,
+        // WARNING, NOTSAVED, SECURITY, ALERT.
+        5 | 8 | 14 | 15 => MessageLevel::Warning,
+        // DEBUG; and SAVED, SKIPPED, RESTORED, which Bareos does not show by default.
+        2 | 7 | 9 | 13 => MessageLevel::Debug,
+        _ => MessageLevel::Info,
     }
 }
 

@@ -1,16 +1,18 @@
-//! Bareos file-daemon plugins as a source and a sink: the engine's side.
+//! Bareos plugins as sources, sinks and hooks: the engine's side.
 //!
 //! One [`BareosSource`] stands for one job and module: it starts a worker process, which runs the plugin and the
 //! contract's state machine, and turns its frames into what the engine takes. A [`BareosSink`] replays a ledger through
 //! the plugin that wrote it. The plugin is unmodified code of somebody else: whatever the worker says is checked, and
-//! whatever it does ends in a verdict. A [`Planned`] FileSet tells the engine's walk what
-//! is saved. May use: core, engine, worker, the protocol, the FileSet.
+//! whatever it does ends in a verdict. A [`Planned`] FileSet tells the engine's walk what is saved. A [`BareosHook`] is one
+//! instance of a plugin of the director or the storage daemon, which hears of the job's events. May use: core, engine,
+//! worker, the protocol, the FileSet.
 
 mod accurate;
 mod confine;
 mod connection;
 mod definition;
 mod fileset;
+mod hook;
 mod modules;
 mod options;
 mod output_names;
@@ -27,6 +29,7 @@ pub use backstay_worker::{LEAST_MEMORY, PluginUser, UserError};
 pub use confine::{ConfineOptions, SandboxOptions};
 pub use definition::{DefinitionError, Module};
 pub use fileset::{FileSetError, Planned, plan};
+pub use hook::{BareosHook, HookError, hooks};
 pub use options::BareosOptions;
 pub use output_names::{OutputNames, OutputNamesError};
 pub use sink::BareosSink;

@@ -111,9 +111,9 @@ impl BareosOptions {
         })
     }
 
-    /// The arguments of the worker program.
-    pub(crate) fn arguments(&self) -> Vec<std::ffi::OsString> {
-        let mut arguments = vec!["bareos-fd".into()];
+    /// The arguments of the worker program, for this command of it.
+    pub(crate) fn arguments(&self, command: &str) -> Vec<std::ffi::OsString> {
+        let mut arguments = vec![command.into()];
         if let Some(python) = &self.python {
             arguments.push("--python".into());
             arguments.push(python.into());
@@ -147,6 +147,15 @@ impl BareosOptions {
         Ok(spec)
     }
 
+    /// The folders that plugins find modules in, behind their `module_path`: the last is that of our helper modules,
+    /// which is made.
+    pub(crate) fn module_directories(&self) -> Result<Vec<String>, Fatal> {
+        let folder = self.state_directory.display();
+        let helpers = modules::install(&self.state_directory)
+            .map_err(|error| Fatal(format!("cannot make the folder {folder} (plugins import from it): {error}")))?;
+        self.plugin_path.iter().chain([&helpers]).map(|folder| text(&absolute(folder)?)).collect()
+    }
+
     /// What a worker is told first. Makes the folders that it names.
     pub(crate) fn job_spec(&self, task: Task, job_id: u32, definitions: Vec<String>) -> Result<JobSpec, Fatal> {
         let working = self.working();
@@ -154,12 +163,7 @@ impl BareosOptions {
             Fatal(format!("cannot make the folder {} ({what}): {error}", path.display()))
         };
         modules::private_folder(&working).map_err(|error| made("plugins work there", &working, &error))?;
-        let helpers = modules::install(&self.state_directory)
-            .map_err(|error| made("plugins import from it", &self.state_directory, &error))?;
-        let mut module_directories = Vec::new();
-        for folder in self.plugin_path.iter().chain([&helpers]) {
-            module_directories.push(text(&absolute(folder)?)?);
-        }
+        let module_directories = self.module_directories()?;
         let where_prefix = match (task, &self.where_prefix) {
             (Task::Backup | Task::Estimate, _) => None,
             (Task::Restore, _) if self.regex_where.is_some() => None,
@@ -212,14 +216,14 @@ fn name_of(job: &SavedJob) -> String {
 }
 
 /// A time as this host's clocks show it.
-fn zoned(time: Time) -> Zoned {
+pub(crate) fn zoned(time: Time) -> Zoned {
     let seconds = Timestamp::from_second(time.seconds).unwrap_or_else(|_| Timestamp::now());
     seconds.to_zoned(TimeZone::system())
 }
 
 /// `<job>.<YYYY-MM-DD>_<HH.MM.SS>_<NN>`: plugins cut it at the third dot from the right. The last two digits are those of
 /// the job number, so that jobs which start within one second still differ.
-fn unique_job_name(name: &str, at: &Zoned, job_id: u32) -> String {
+pub(crate) fn unique_job_name(name: &str, at: &Zoned, job_id: u32) -> String {
     format!("{name}.{}_{:02}", at.strftime("%Y-%m-%d_%H.%M.%S"), job_id % 100)
 }
 

@@ -213,12 +213,16 @@ pub(crate) enum Taker<'a> {
 /// Starts the worker program, confined as the options say. The calling thread has to live as long as the worker, and what
 /// comes with it too.
 pub(crate) fn spawn(options: &BareosOptions, task: Task, definitions: &[String]) -> Result<(Worker, Room), Fatal> {
+    spawn_in(options, "bareos-fd", confine::prepare(options, task, definitions)?)
+}
+
+/// The same, for a command of the worker program and in a room that is ready.
+pub(crate) fn spawn_in(options: &BareosOptions, command: &str, room: Room) -> Result<(Worker, Room), Fatal> {
     let program = match &options.worker_program {
         Some(program) => program.clone(),
         None => supervisor::locate(WORKER_PROGRAM, WORKER_VARIABLE).map_err(|error| Fatal(error.to_string()))?,
     };
-    let room = confine::prepare(options, task, definitions)?;
-    let mut arguments = options.arguments();
+    let mut arguments = options.arguments(command);
     arguments.extend(room.arguments.iter().cloned());
     let worker = Worker::spawn_with(&program, &arguments, &room.environment);
     worker.map(|worker| (worker, room)).map_err(|error| Fatal(error.to_string()))

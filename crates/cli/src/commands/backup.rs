@@ -16,10 +16,11 @@ use backstay_repository::lock::{host_name, user_name};
 use clap::Args;
 use jiff::Zoned;
 
-use crate::args::{LevelOptions, PluginOptions, WritingOptions};
+use crate::args::{HookOptions, LevelOptions, PluginOptions, WritingOptions};
 use crate::estimate::Estimate;
 use crate::failure::{Failure, one_line};
 use crate::format::{self, count, point};
+use crate::hooks::{Ended, Told};
 use crate::output::Output;
 use crate::progress::{Counters, Progress, Work};
 use crate::selection::split_tags;
@@ -55,6 +56,9 @@ pub struct BackupArgs {
     /// How plugins run.
     #[command(flatten)]
     pub plugin: PluginOptions,
+    /// Who is told of the job.
+    #[command(flatten)]
+    pub hooks: HookOptions,
 
     /// Save standard input as one file
     #[arg(long, conflicts_with = "stdin_from_command", help_heading = "Streams")]
@@ -175,16 +179,30 @@ impl BackupArgs {
         options.tree.selector = selector;
         let repository = session.open()?;
         signals::be_patient();
-        let job = job::control(session, &repository)?;
-        sources.extend(plugins::sources(&self.plugin, &self.announce, session.output.verbosity, lines)?);
+        let job = Arc::new(job::control(session, &repository)?);
+        // A dry run is nothing that happened.
+        let hooks = if self.dry_run { HookOptions::default() } else { self.hooks.clone() };
+        let bareos = (!lines.is_empty() || !hooks.is_empty())
+            .then(|| plugins::options(&self.plugin, session.output.verbosity))
+            .transpose()?;
+        let mut told = Told::new(&hooks, bareos.as_ref(), &repository, &job, Some(self.announce.level))?;
+        sources.extend(plugins::sources(bareos, &self.announce, lines)?);
+        told.begin("no snapshot was made")?;
         let started = Instant::now();
         let mut progress = Progress::start(&session.output, Work::Backup);
         let mut estimate = Estimate::start(&session.output, progress.counters(), &options);
         let watch = Watch::new(&session.output, progress.counters());
-        let result = backup(&repository, &options, &mut sources, &job, &watch);
+        let mut result = backup(&repository, &options, &mut sources, &*job, &watch);
+        let elapsed = started.elapsed();
         estimate.stop();
         progress.finish();
-        self.conclude(session, result?, &watch, &job, started.elapsed())
+        let clean = told.end(result.as_ref().map_or(Ended::early(), Ended::backup));
+        if let (Ok(report), false) = (&mut result, clean)
+            && report.verdict == Verdict::Complete
+        {
+            report.verdict = Verdict::WithErrors;
+        }
+        self.conclude(session, result?, &watch, &job, elapsed)
     }
 
     /// Standard input, or a command, as sources.

@@ -54,7 +54,8 @@ impl EstimateArgs {
         let repository = session.open_to_read()?;
         signals::be_patient();
         let output = &session.output;
-        let mut sources = plugins::sources(&self.plugin, &self.announce, output.verbosity, lines)?;
+        let bareos = plugins::options(&self.plugin, output.verbosity)?;
+        let mut sources = plugins::sources(Some(bareos), &self.announce, lines)?;
         let job = job::without_number(session);
         let options = BackupOptions {
             paths: Vec::new(),

@@ -5,18 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use backstay_core::Verdict;
 use backstay_repository::reader::Reader;
 use backstay_repository::restore::{Overwrite, RestoreAction, RestoreOptions, RestoreProgress, RestoreReport, restore};
 use clap::{Args, ValueEnum};
 
-use crate::args::{PatternOptions, PluginOptions, SnapshotFilterOptions};
+use crate::args::{HookOptions, PatternOptions, PluginOptions, SnapshotFilterOptions};
 use crate::failure::Failure;
 use crate::format::{self, count};
+use crate::hooks::{Ended, Told};
 use crate::output::Output;
 use crate::progress::{Counters, Progress, Work};
 use crate::selection::{Selected, reader, select};
 use crate::session::Session;
-use crate::{plugins, signals};
+use crate::{job, plugins, signals};
 
 /// What happens to a file that is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -80,6 +82,9 @@ pub struct RestoreArgs {
     /// How plugins run.
     #[command(flatten)]
     pub plugin: PluginOptions,
+    /// Who is told of the job.
+    #[command(flatten)]
+    pub hooks: HookOptions,
 }
 
 impl RestoreArgs {
@@ -100,7 +105,15 @@ impl RestoreArgs {
             return plugins::restore(&self, session, &repository, &selected, &self.target);
         }
         let reader = reader(&repository)?;
-        self.to_folder(session, &reader, &selected)
+        // A dry run is nothing that happened.
+        if self.dry_run || self.hooks.is_empty() {
+            return self.to_folder(session, &reader, &selected, &mut |_| true);
+        }
+        let job = Arc::new(job::control(session, &repository)?);
+        let bareos = plugins::options(&self.plugin, session.output.verbosity)?;
+        let mut told = Told::new(&self.hooks, Some(&bareos), &repository, &job, None)?;
+        told.begin("nothing was restored")?;
+        self.to_folder(session, &reader, &selected, &mut |ended| told.end(ended))
     }
 
     /// Refuses a target that is no folder, or holds something while nothing says what shall happen to it.
@@ -123,7 +136,14 @@ impl RestoreArgs {
         }
     }
 
-    fn to_folder(&self, session: &Session, reader: &Reader, selected: &Selected) -> Result<(), Failure> {
+    /// `told` hears how it ended, before anybody else does; false: that itself went wrong.
+    fn to_folder(
+        &self,
+        session: &Session,
+        reader: &Reader,
+        selected: &Selected,
+        told: &mut dyn FnMut(Ended) -> bool,
+    ) -> Result<(), Failure> {
         let output = &session.output;
         let options = RestoreOptions {
             target: self.target.clone(),
@@ -148,6 +168,12 @@ impl RestoreArgs {
         let watch = Watch { output: Arc::clone(output), counters: Arc::clone(progress.counters()) };
         let result = restore(reader, &selected.snapshot.tree, &selected.path, &options, &watch);
         progress.finish();
+        let elapsed = started.elapsed();
+        let clean = told(result.as_ref().map_or(Ended::early(), |report| {
+            let failed = report.errors.len() as u64;
+            let verdict = if failed == 0 { Verdict::Complete } else { Verdict::WithErrors };
+            Ended::with(&verdict, report.files_restored, report.bytes_restored, failed)
+        }));
         let report = result.map_err(|error| {
             let failure = Failure::from(error);
             match failure {
@@ -156,11 +182,11 @@ impl RestoreArgs {
             }
         })?;
         if output.json {
-            output.object(&summary_object(&report, self.dry_run, started.elapsed()))?;
+            output.object(&summary_object(&report, self.dry_run, elapsed))?;
         } else if !output.quiet {
-            output.line(&self.words(&report, started.elapsed()))?;
+            output.line(&self.words(&report, elapsed))?;
         }
-        if report.errors.is_empty() { Ok(()) } else { Err(Failure::WithErrors) }
+        if report.errors.is_empty() && clean { Ok(()) } else { Err(Failure::WithErrors) }
     }
 
     fn words(&self, report: &RestoreReport, elapsed: Duration) -> String {

@@ -18,6 +18,7 @@ mod test_fileset;
 mod test_find;
 mod test_forget;
 mod test_help;
+mod test_hook_plugins;
 mod test_init;
 mod test_json;
 mod test_key;
