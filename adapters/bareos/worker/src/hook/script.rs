@@ -126,8 +126,9 @@ impl Script {
         argument: impl IntoPyObject<'py>,
     ) -> HookAnswer {
         let result = (|| {
-            let Some(function) = namespace.get_item(name)?.filter(|function| function.is_callable()) else {
-                return Ok(None);
+            let function = match namespace.get_item(name)? {
+                Some(function) if function.is_callable() => function,
+                _ => return Ok(None),
             };
             let arguments = PyTuple::new(py, [argument.into_bound_py_any(py)?])?;
             let result = function.call1(arguments.clone())?;
