@@ -129,7 +129,7 @@ fn numbers_of_events_out_of_range_are_skipped() {
 }
 
 #[test]
-fn values_are_read_by_their_number_and_change_with_the_events() {
+fn item_83_values_are_read_by_their_number_and_change_with_the_events() {
     let plugin = listener(
         "def answer(event):\n    out(*[(type(GetValue(n)).__name__, GetValue(n)) for n in (1, 2, 16, 17, 99)])\n    \
          out(GetInstanceCount())\n    return bRC_OK",
@@ -165,7 +165,7 @@ fn a_volume_name_that_is_set_is_read_back_and_told_to_the_host() {
 }
 
 #[test]
-fn messages_have_no_prefix_and_a_newline_is_appended() {
+fn item_84_messages_have_no_prefix_and_a_newline_is_appended() {
     let plugin = listener(
         "def answer(event):\n    JobMessage(M_INFO, 'plain')\n    JobMessage(M_WARNING, 'ended\\n')\n    \
          JobMessage(M_ERROR, None)\n    JobMessage(M_ERROR)\n    DebugMessage(0, 'bug')\n    DebugMessage(1, 'no')\n    \
