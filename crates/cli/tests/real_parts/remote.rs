@@ -325,7 +325,7 @@ fn an_sshd_that_is_not_there_or_serves_no_sftp_is_one_line() {
     assert!(line.contains("is not SFTP"), "{line}");
     remote.options = vec![remote.sshd().client()];
     remote.sshd().kill();
-    let line = remote.fails(1, ["--retry-time", "1", "snapshots"]);
+    let line = remote.fails(1, ["--retry-time", "0", "snapshots"]);
     assert!(line.contains("Connection refused"), "{line}");
 }
 
