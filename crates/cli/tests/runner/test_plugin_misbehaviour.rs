@@ -384,7 +384,9 @@ fn a_buffer_that_changes_after_it_was_handed_over_is_saved_as_one_state_of_it() 
 fn a_plugin_that_scribbles_over_the_shared_memory_spoils_its_own_data_only() {
     let world = World::new();
     let ran = run(&world, &harmful("scribbles"), 1, &[]);
-    ran.says("announced").says("more than it sent");
+    // Its threads may go on until after the memory is gone from their process, which is the end of that process.
+    let died = ran.log.contains("killed by SIGSEGV");
+    assert!(died || ran.log.contains("more than it sent"), "{}", ran.log);
     assert_sound(&world);
 }
 
