@@ -205,7 +205,8 @@ fn run_locked(
             break;
         }
         let mut reference = find_reference(repository, options, &index, &paths, info, job)?;
-        let start = start(started, info, reference.as_ref());
+        // Never later than it was: what changes from then on is for the next job.
+        let start = start(options.time.min(started), info, reference.as_ref());
         if info.adapter.is_some() {
             levels.push((info.path.clone(), start.level));
         }
