@@ -252,6 +252,8 @@ class MariaDb(Server):
                 f"--datadir={self.data}",
                 f"--socket={self.socket}",
                 f"--pid-file={self.folder / 'pid'}",
+                # Two servers with one folder for temporary tables take each other's away.
+                f"--tmpdir={self.folder}",
                 "--skip-networking",
                 "--innodb-flush-log-at-trx-commit=2",
                 *options,
