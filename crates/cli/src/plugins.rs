@@ -113,7 +113,7 @@ fn confine(options: &PluginOptions) -> Result<ConfineOptions, Failure> {
     Ok(ConfineOptions { memory: options.plugin_memory, time_limit: options.plugin_time_limit, user, sandbox })
 }
 
-/// The sources that announce what the definitions name. `options` say how plugins run, where there are any.
+/// The sources that announce what `lines` name, and take files of the walk that `option_lines` want. `options` say how plugins run, where there are any.
 ///
 /// # Errors
 /// When a definition is none.
@@ -121,13 +121,15 @@ pub fn sources(
     options: Option<BareosOptions>,
     announce: &LevelOptions,
     lines: Vec<PluginLine>,
+    option_lines: Vec<PluginLine>,
 ) -> Result<Vec<Box<dyn Source>>, Failure> {
-    let Some(mut options) = options.filter(|_| !lines.is_empty()) else { return Ok(Vec::new()) };
+    let some = !lines.is_empty() || !option_lines.is_empty();
+    let Some(mut options) = options.filter(|_| some) else { return Ok(Vec::new()) };
     options.level = announce.level;
     options.accurate = announce.accurate;
     options.accurate_options = announce.accurate_options;
     options.since = announce.since.as_ref().map(|time| time.timestamp().as_second());
-    let sources = backstay_bareos_host::sources(lines, &options)
+    let sources = backstay_bareos_host::sources(lines, option_lines, &options)
         .map_err(|error| Failure::fatal(format!("the plugin definition cannot be used: {}", chain(&error))))?;
     Ok(sources.into_iter().map(|source| Box::new(source) as Box<dyn Source>).collect())
 }

@@ -17,7 +17,8 @@ pub use id::Id;
 pub use job::{CancelReason, Job, MessageLevel};
 pub use sink::{Create, Settled, Sink};
 pub use source::{
-    Data, DataError, End, Fatal, Ingest, Level, SavedJob, SideObject, Source, SourceInfo, Start, Stop, Want,
+    Data, DataError, Declined, End, Fatal, Ingest, Level, Offer, SavedJob, SideObject, Source, SourceInfo, Start, Stop,
+    Want,
 };
 pub use store::{ObjectKind, Retry, Store, StoreError, StoreErrorKind};
 pub use verdict::{EntryError, Outcome, Tally, Verdict};

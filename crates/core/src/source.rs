@@ -24,6 +24,8 @@ pub struct SourceInfo {
     pub job_name: String,
     /// What it is asked to announce.
     pub level: Level,
+    /// Numbers under which a walk of the host's file trees offers it files ([`Ingest::offered`]); mostly none.
+    pub offers: Vec<u32>,
 }
 
 /// How much of what it has a source announces.
@@ -134,8 +136,50 @@ pub enum DataError {
     Stop(Stop),
 }
 
+/// A file that a walk of the host's file trees came to, offered to a source before it is saved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Under which of [`SourceInfo::offers`].
+    pub number: u32,
+    /// What the walk found; its name is absolute, without a slash at the end.
+    pub entry: Entry,
+    /// Bytes that the file system stores for its contents.
+    pub allocated: u64,
+    /// The file system's preferred block size (`st_blksize`), in bytes.
+    pub block_size: u32,
+}
+
+/// What a source that was offered a file makes of it, other than an entry of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Declined {
+    /// The walk saves it.
+    Passed,
+    /// It is left out, by the rule named.
+    Skipped(String),
+    /// It is as the reference job has it from this source: it stays.
+    Unchanged,
+    /// It could not be saved.
+    Failed(EntryError),
+}
+
 /// What a source writes into. Exactly one `end` for each `entry`: that is the verdict.
+///
+/// A source with [`SourceInfo::offers`] first asks for the files that it is offered, one by one: each is answered by
+/// [`Ingest::decline`], or by an entry of the same name, announced and ended. The walk counts these, not the source.
 pub trait Ingest {
+    /// Waits for the next file that is offered; none when the walk is over.
+    ///
+    /// # Errors
+    /// [`Stop`] when the job ends before that.
+    fn offered(&mut self) -> Result<Option<Offer>, Stop> {
+        Ok(None)
+    }
+
+    /// Answers the open offer without an entry.
+    fn decline(&mut self, answer: Declined) {
+        let _ = answer;
+    }
+
     /// Announces an entry. It is open until [`Ingest::end`].
     ///
     /// # Errors

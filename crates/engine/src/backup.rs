@@ -3,13 +3,19 @@
 //! The order makes every moment safe: lock, index, contents and trees, index files, and only then the snapshot. A job
 //! that ends before the snapshot leaves nothing that anybody can see. May use: core, repository.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
-use backstay_core::{End, Fatal, FileKind, Id, Job, Level, MessageLevel, Source, SourceInfo, Tally, Time, Verdict};
+use backstay_core::{
+    End, Fatal, FileKind, Id, Job, Level, MessageLevel, Source, SourceInfo, Start, Tally, Time, Verdict,
+};
 use backstay_repository::assemble::{Assembler, Misfit};
 use backstay_repository::error::Error;
+use backstay_repository::index::Index;
 use backstay_repository::lock::Lock;
 use backstay_repository::pack::BlobKind;
 use backstay_repository::reader::Reader;
@@ -17,11 +23,12 @@ use backstay_repository::repository::Repository;
 use backstay_repository::snapshot::{PROGRAM_VERSION, Snapshot, SnapshotFilter, SnapshotTime, Summary};
 use backstay_repository::tree::Node;
 use backstay_repository::writer::{WriteOptions, Writer};
+use parking_lot::Mutex;
 
-use crate::filesystem::Names;
 use crate::ingest::{SourceIngest, SourceResult};
 use crate::job::Listening;
 use crate::ledger::{CONTENT_FILE, INTERNAL_DIRECTORY, LEDGER_FILE, LedgerHeader, LedgerWriter};
+use crate::offers::{Desk, Offers, Turn};
 use crate::reference::{chain, find_reference, is_of, start};
 use crate::tree::{Observer, TreeError, TreeOptions, TreeReport, absolute, back_up_tree};
 
@@ -173,68 +180,10 @@ fn run_locked(
     let index = Arc::new(repository.load_index()?);
     let write = WriteOptions { dry_run: options.dry_run, ..options.write.clone() };
     let writer = Writer::new(Arc::clone(repository), Arc::clone(&index), write)?;
-    let mut assembler = Assembler::new();
-    let mut tally = Tally::default();
-    let mut tree_report = TreeReport::default();
-    let mut stopped = None;
-
-    if !options.paths.is_empty() {
-        let from = parent
-            .as_ref()
-            .map(|(_, snapshot)| (Arc::new(Reader::new(Arc::clone(repository), Arc::clone(&index))), snapshot.tree));
-        let result =
-            back_up_tree(&writer, from, &options.paths, &options.tree, job, observer).map_err(|error| match error {
-                TreeError::Repository(error) => error,
-                other => Error::Other(other.to_string()),
-            })?;
-        for (path, node) in result.nodes {
-            assembler.add(&path, node)?;
-        }
-        tally.add(&result.report.tally);
-        if let End::Stopped(reason) = result.end {
-            stopped = Some(reason);
-        }
-        tree_report = result.report;
-    }
-
-    let mut names = Names::default();
-    let mut results = Vec::new();
-    let mut levels = Vec::new();
-    for (source, info) in sources.iter_mut().zip(&infos) {
-        if stopped.is_some() {
-            break;
-        }
-        let mut reference = find_reference(repository, options, &index, &paths, info, job)?;
-        // Never later than it was: what changes from then on is for the next job.
-        let start = start(options.time.min(started), info, reference.as_ref());
-        if info.adapter.is_some() {
-            levels.push((info.path.clone(), start.level));
-        }
-        let ledger = match info.adapter {
-            Some(adapter) => {
-                let header = LedgerHeader {
-                    source: info.name.clone(),
-                    adapter: adapter.to_owned(),
-                    jobs: chain(reference.as_ref(), &start, info, job.id()),
-                };
-                Some(LedgerWriter::new(writer.content(), header)?)
-            }
-            None => None,
-        };
-        assembler.next_source();
-        let mut ingest = SourceIngest::new(&writer, &mut assembler, job, observer, &mut names, ledger);
-        if let Some(reference) = &mut reference {
-            ingest.carry(reference, &mut **source)?;
-        }
-        let end = source.run(job, &start, &mut ingest);
-        let result = ingest.finish()?;
-        tally.add(&result.tally);
-        match end.map_err(fatal)? {
-            End::Whole => {}
-            End::Stopped(reason) => stopped = Some(reason),
-        }
-        results.push((info, result));
-    }
+    let context = Context { repository, options, index: &index, paths: &paths, writer: &writer, job, observer };
+    let assembler = Mutex::new(Assembler::new());
+    let Gathered { tally, tree: tree_report, results, levels, stopped } =
+        gather(&context, &assembler, parent.as_ref(), sources, &infos, started)?;
 
     let lock = settled()?;
     debug_assert!(tally.balances(), "every announced entry ends in one state: {tally:?}");
@@ -264,7 +213,8 @@ fn run_locked(
         return Ok(report);
     }
     let started_at = options.time;
-    let root = assembler.finish(&writer, |misfits| internal(&writer, results, misfits, started_at, job))?;
+    let root =
+        assembler.into_inner().finish(&writer, |misfits| internal(&writer, results, misfits, started_at, job))?;
     report.tree = Some(root);
     let stats = writer.finish()?;
     summary.data_blobs = stats.data_blobs;
@@ -303,6 +253,199 @@ fn run_locked(
     };
     report.snapshot = Some(repository.save_snapshot(&snapshot)?);
     Ok(report)
+}
+
+/// What a job works with from its beginning to its end.
+struct Context<'a> {
+    repository: &'a Arc<Repository>,
+    options: &'a BackupOptions,
+    index: &'a Arc<Index>,
+    paths: &'a [String],
+    writer: &'a Arc<Writer>,
+    job: &'a Listening<'a>,
+    observer: &'a dyn Observer,
+}
+
+/// What the walk and the sources came to.
+#[derive(Default)]
+struct Gathered<'i> {
+    tally: Tally,
+    tree: TreeReport,
+    results: Vec<(&'i SourceInfo, SourceResult)>,
+    levels: Vec<(String, Level)>,
+    /// Why not everything was announced.
+    stopped: Option<String>,
+}
+
+/// A source that is ready to run.
+struct Ready<'a> {
+    source: &'a mut dyn Source,
+    start: Start,
+    ingest: SourceIngest<'a>,
+}
+
+impl Ready<'_> {
+    fn run(mut self, job: &dyn Job) -> Result<(SourceResult, End), Error> {
+        let end = self.source.run(job, &self.start, &mut self.ingest);
+        let result = self.ingest.finish()?;
+        Ok((result, end.map_err(fatal)?))
+    }
+}
+
+/// Runs the walk and then, one after the other, the sources; those that are offered files of the walk run beside it until
+/// it is over.
+fn gather<'a, 'i>(
+    context: &Context<'a>,
+    assembler: &'a Mutex<Assembler>,
+    parent: Option<&(Id, Snapshot)>,
+    sources: &'a mut [Box<dyn Source>],
+    infos: &'i [SourceInfo],
+    started: Time,
+) -> Result<Gathered<'i>, Error> {
+    enum Waiting<'scope, 'a> {
+        Source(&'a mut dyn Source),
+        Beside(ScopedJoinHandle<'scope, Result<(SourceResult, End), Error>>, Turn),
+    }
+    let Context { options, job, .. } = *context;
+    let roots = roots(options)?;
+    let mut gathered = Gathered::default();
+    let walking = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        let mut desk = Desk::default();
+        let mut waiting = Vec::new();
+        for (source, info) in sources.iter_mut().zip(infos) {
+            let offers = if roots.is_empty() { None } else { desk.open(info) };
+            let Some((offers, turn)) = offers else {
+                waiting.push(Waiting::Source(&mut **source));
+                continue;
+            };
+            let offered = Some((offers, roots.as_slice()));
+            let (ready, level) = context.ready(assembler, &mut **source, info, started, offered)?;
+            gathered.levels.extend(level);
+            let run = || {
+                let result = ready.run(job);
+                let reason = match &result {
+                    Ok((_, End::Whole)) => None,
+                    Ok((_, End::Stopped(reason))) => Some(reason.clone()),
+                    Err(error) => Some(error.to_string()),
+                };
+                // There is nobody left whom the walk could ask.
+                if let Some(reason) = reason.filter(|_| walking.load(Ordering::SeqCst)) {
+                    job.stop(reason);
+                }
+                result
+            };
+            let handle = std::thread::Builder::new().name(info.name.clone()).spawn_scoped(scope, run);
+            let handle = handle.map_err(|error| Error::Other(format!("a thread cannot be started: {error}")))?;
+            waiting.push(Waiting::Beside(handle, turn));
+        }
+        if !options.paths.is_empty() {
+            assembler.lock().resume(0);
+            walk(context, assembler, parent, desk, &mut gathered)?;
+        }
+        walking.store(false, Ordering::SeqCst);
+        for (waiting, info) in waiting.into_iter().zip(infos) {
+            let (result, end) = match waiting {
+                Waiting::Source(_) if gathered.stopped.is_some() => continue,
+                Waiting::Source(source) => {
+                    let (ready, level) = context.ready(assembler, source, info, started, None)?;
+                    gathered.levels.extend(level);
+                    ready.run(job)?
+                }
+                Waiting::Beside(handle, turn) => {
+                    // Without its turn it ends, as a source of a job that was stopped.
+                    if gathered.stopped.is_none() {
+                        turn.come();
+                    } else {
+                        drop(turn);
+                    }
+                    handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?
+                }
+            };
+            gathered.tally.add(&result.tally);
+            if let End::Stopped(reason) = end {
+                gathered.stopped.get_or_insert(reason);
+            }
+            gathered.results.push((info, result));
+        }
+        Ok(gathered)
+    })
+}
+
+/// Walks the trees and puts what is found into the assembler.
+fn walk(
+    context: &Context<'_>,
+    assembler: &Mutex<Assembler>,
+    parent: Option<&(Id, Snapshot)>,
+    desk: Desk,
+    gathered: &mut Gathered<'_>,
+) -> Result<(), Error> {
+    let Context { repository, options, index, writer, job, observer, .. } = *context;
+    let from =
+        parent.map(|(_, snapshot)| (Arc::new(Reader::new(Arc::clone(repository), Arc::clone(index))), snapshot.tree));
+    let tree = TreeOptions { taker: Some(Arc::new(desk)), ..options.tree.clone() };
+    let result = back_up_tree(writer, from, &options.paths, &tree, job, observer).map_err(|error| match error {
+        TreeError::Repository(error) => error,
+        other => Error::Other(other.to_string()),
+    })?;
+    let mut assembler = assembler.lock();
+    for (path, node) in result.nodes {
+        assembler.add(&path, node)?;
+    }
+    gathered.tally.add(&result.report.tally);
+    if let End::Stopped(reason) = result.end {
+        gathered.stopped = Some(reason);
+    }
+    gathered.tree = result.report;
+    Ok(())
+}
+
+/// The roots of the walk, absolute and without a slash at the end.
+fn roots(options: &BackupOptions) -> Result<Vec<Vec<u8>>, Error> {
+    let root = |path: &PathBuf| {
+        let path = absolute(path).map_err(|error| Error::Other(error.to_string()))?;
+        let bytes = path.as_os_str().as_bytes();
+        Ok(bytes.strip_suffix(b"/").unwrap_or(bytes).to_vec())
+    };
+    options.paths.iter().map(root).collect()
+}
+
+impl<'a> Context<'a> {
+    /// Finds what a source builds on and tells it of that; also the level at which it will run, if it has one.
+    fn ready(
+        &self,
+        assembler: &'a Mutex<Assembler>,
+        source: &'a mut dyn Source,
+        info: &SourceInfo,
+        started: Time,
+        offered: Option<(Offers, &'a [Vec<u8>])>,
+    ) -> Result<(Ready<'a>, Option<(String, Level)>), Error> {
+        let Self { repository, options, index, paths, writer, job, observer } = *self;
+        let mut reference = find_reference(repository, options, index, paths, info, job)?;
+        // Never later than it was: what changes from then on is for the next job.
+        let start = start(options.time.min(started), info, reference.as_ref());
+        let ledger = match info.adapter {
+            Some(adapter) => {
+                let header = LedgerHeader {
+                    source: info.name.clone(),
+                    adapter: adapter.to_owned(),
+                    jobs: chain(reference.as_ref(), &start, info, job.id()),
+                };
+                Some(LedgerWriter::new(writer.content(), header)?)
+            }
+            None => None,
+        };
+        let level = ledger.is_some().then(|| (info.path.clone(), start.level));
+        assembler.lock().next_source();
+        let mut ingest = SourceIngest::new(writer, assembler, job, observer, ledger);
+        if let Some((offers, roots)) = offered {
+            ingest = ingest.offered(offers, roots);
+        }
+        if let Some(reference) = &mut reference {
+            ingest.carry(reference, source)?;
+        }
+        Ok((Ready { source, start, ingest }, level))
+    }
 }
 
 pub(crate) fn fatal(error: Fatal) -> Error {

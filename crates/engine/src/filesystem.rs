@@ -18,6 +18,8 @@ pub struct FileStat {
     pub stat: Stat,
     /// Bytes that are stored for the contents: less than the size when there are holes.
     pub allocated: u64,
+    /// The preferred size of a read, in bytes.
+    pub block_size: u32,
 }
 
 impl FileStat {
@@ -54,6 +56,7 @@ impl From<rustix::fs::Stat> for FileStat {
                 ctime: time(raw.st_ctime, raw.st_ctime_nsec),
             },
             allocated: u64::try_from(raw.st_blocks).unwrap_or(0).saturating_mul(512),
+            block_size: u32::try_from(raw.st_blksize).unwrap_or(4096),
         }
     }
 }

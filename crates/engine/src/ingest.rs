@@ -10,8 +10,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use backstay_core::{
-    Attr, CancelReason, Data, DataError, Entry, EntryError, Fatal, FileKind, Id, Ingest, Job, MessageLevel, Outcome,
-    SideObject, Source, Stop, Tally, Want,
+    Attr, CancelReason, Data, DataError, Declined, Entry, EntryError, Fatal, FileKind, Id, Ingest, Job, MessageLevel,
+    Offer, Outcome, SideObject, Source, Stop, Tally, Want,
 };
 use backstay_repository::assemble::Assembler;
 use backstay_repository::error::Error;
@@ -20,12 +20,14 @@ use backstay_repository::stream::{Content, ContentWriter, PendingContent};
 use backstay_repository::tree::Node;
 use backstay_repository::writer::Writer;
 
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::filesystem::{Names, stat_path};
 use crate::ledger::{LedgerEntry, LedgerReader, LedgerWriter};
-use crate::tree::{Change, Observer};
+use crate::offers::Offers;
+use crate::tree::{Change, Observer, Taken};
 
 /// Entries whose chunks may still be on their way.
 const MOST_PENDING: usize = 512;
@@ -37,15 +39,18 @@ const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// One source's way into the snapshot.
 pub(crate) struct SourceIngest<'a> {
     writer: &'a Arc<Writer>,
-    assembler: &'a mut Assembler,
+    /// Shared with the walk and with other sources; only one at a time adds to it.
+    assembler: &'a Mutex<Assembler>,
     job: &'a dyn Job,
     observer: &'a dyn Observer,
-    names: &'a mut Names,
+    names: Names,
     ledger: Option<LedgerWriter>,
+    /// Files that the walk offers, where the source wants some.
+    offers: Option<OfferedFiles<'a>>,
     open: Option<Open>,
     pending: VecDeque<Pending>,
     /// Contents of files with several names, by the name that carries them.
-    linked: HashMap<Vec<u8>, (Vec<Id>, u64)>,
+    linked: HashMap<Vec<u8>, Content>,
     /// Directories that have a node in the view, or need none.
     directories: HashSet<Vec<u8>>,
     /// Blobs that no node of the view holds.
@@ -58,6 +63,22 @@ pub(crate) struct SourceIngest<'a> {
     bytes: u64,
     error: Option<Error>,
 }
+
+/// What a source does about files of the walk.
+struct OfferedFiles<'a> {
+    offers: Offers,
+    /// The roots of the walk, absolute.
+    roots: &'a [Vec<u8>],
+    /// The name of the file that is offered now, as the view has it.
+    name: Vec<u8>,
+    /// What earlier jobs left below these roots, by its name in the view.
+    earlier: HashMap<Vec<u8>, (Content, Xattrs)>,
+    /// Where this source was in the assembler when it began to wait for the walk.
+    generation: u32,
+}
+
+/// Names and values.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 struct Open {
     entry: Entry,
@@ -86,10 +107,9 @@ pub(crate) struct SourceResult {
 impl<'a> SourceIngest<'a> {
     pub(crate) fn new(
         writer: &'a Arc<Writer>,
-        assembler: &'a mut Assembler,
+        assembler: &'a Mutex<Assembler>,
         job: &'a dyn Job,
         observer: &'a dyn Observer,
-        names: &'a mut Names,
         ledger: Option<LedgerWriter>,
     ) -> Self {
         Self {
@@ -97,8 +117,9 @@ impl<'a> SourceIngest<'a> {
             assembler,
             job,
             observer,
-            names,
+            names: Names::default(),
             ledger,
+            offers: None,
             open: None,
             pending: VecDeque::new(),
             linked: HashMap::new(),
@@ -111,6 +132,13 @@ impl<'a> SourceIngest<'a> {
             bytes: 0,
             error: None,
         }
+    }
+
+    /// The same for a source that is offered files of the walk below `roots` first.
+    pub(crate) fn offered(self, offers: Offers, roots: &'a [Vec<u8>]) -> Self {
+        let generation = self.assembler.lock().generation();
+        let offers = OfferedFiles { offers, roots, name: Vec::new(), earlier: HashMap::new(), generation };
+        Self { offers: Some(offers), ..self }
     }
 
     /// Takes over what an earlier job's ledger holds, as far as it was not deleted since, and tells the source of it.
@@ -131,7 +159,11 @@ impl<'a> SourceIngest<'a> {
             }
             source.known(&entry).map_err(|Fatal(reason)| Error::Other(reason))?;
             let content = Content { ids: content, size };
-            self.view(&entry, &attrs, &content)?;
+            if self.is_walked(&entry.name) {
+                self.keep_earlier(&entry, &attrs, &content);
+            } else {
+                self.view(&entry, &attrs, &content)?;
+            }
             if let Some(ledger) = &mut self.ledger {
                 ledger.entry(LedgerEntry { entry, attrs, content: content.ids, size })?;
             }
@@ -142,8 +174,31 @@ impl<'a> SourceIngest<'a> {
         self.next_chapter(from.header().jobs.len())
     }
 
+    /// Whether the walk finds the entry, and makes its node in the view.
+    fn is_walked(&self, name: &[u8]) -> bool {
+        self.offers.as_ref().is_some_and(|offered| {
+            offered.roots.iter().any(|root| {
+                name.strip_prefix(root.as_slice()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+            })
+        })
+    }
+
+    /// Remembers an earlier job's entry for the case that the walk finds it unchanged.
+    fn keep_earlier(&mut self, entry: &Entry, attrs: &[Attr], content: &Content) {
+        self.unseen.extend_from_slice(&content.ids);
+        let content = self.linked(entry, content);
+        if let (Some(offered), Some(path), Some(content)) = (&mut self.offers, view_path(&entry.name), content) {
+            offered.earlier.insert(path, (content, view_xattrs(attrs)));
+        }
+    }
+
     fn next_chapter(&mut self, number: usize) -> Result<(), Error> {
-        self.assembler.next_generation();
+        let mut assembler = self.assembler.lock();
+        assembler.next_generation();
+        if let Some(offered) = &mut self.offers {
+            offered.generation = assembler.generation();
+        }
+        drop(assembler);
         self.linked.clear();
         self.ledger.as_mut().map_or(Ok(()), |ledger| ledger.chapter(number))
     }
@@ -180,12 +235,7 @@ impl<'a> SourceIngest<'a> {
         if let Some(error) = &self.error {
             return Err(Stop(error.to_string()));
         }
-        match self.job.cancelled() {
-            None => Ok(()),
-            Some(CancelReason::Interrupted) => Err(Stop("the job was interrupted".to_owned())),
-            Some(CancelReason::TimeLimit(limit)) => Err(Stop(format!("the time limit {limit} has passed"))),
-            Some(CancelReason::Failed(reason)) => Err(Stop(reason)),
-        }
+        self.job.cancelled().map_or(Ok(()), |reason| Err(Stop(cancelled(&reason))))
     }
 
     fn count(&mut self, entry: &Entry, outcome: &Outcome, size: u64) {
@@ -200,8 +250,50 @@ impl<'a> SourceIngest<'a> {
 
     fn close_open_as_lost(&mut self) {
         if let Some(open) = self.open.take() {
-            self.count(&open.entry, &Outcome::Lost, 0);
+            match &mut self.offers {
+                // The walk counts it as failed.
+                Some(offered) if offered.offers.is_open() => offered.offers.drop_open(),
+                _ => self.count(&open.entry, &Outcome::Lost, 0),
+            }
         }
+    }
+
+    fn offer_is_open(&self) -> bool {
+        self.offers.as_ref().is_some_and(|offered| offered.offers.is_open())
+    }
+
+    fn answer(&mut self, taken: Taken) {
+        if let Some(offered) = &mut self.offers {
+            offered.offers.answer(taken);
+        }
+    }
+
+    /// An entry that was announced for an offered file: into the ledger at once, since the walk waits for its contents.
+    fn take_over(&mut self, entry: Entry, content: Option<PendingContent>, attrs: Vec<Attr>) -> Result<Taken, Error> {
+        let content = content.map(PendingContent::wait).transpose()?.unwrap_or_default();
+        self.unseen.extend_from_slice(&content.ids);
+        let Some(seen) = self.linked(&entry, &content) else {
+            let name = String::from_utf8_lossy(&entry.name);
+            let text = format!("{name}: the file that it is another name of was not saved");
+            return Ok(Taken::Failed(EntryError::new(text)));
+        };
+        let taken = Taken::Kept { content: seen, xattrs: view_xattrs(&attrs), outcome: Outcome::Saved };
+        if let Some(ledger) = &mut self.ledger {
+            ledger.entry(LedgerEntry { entry, attrs, content: content.ids, size: content.size })?;
+        }
+        Ok(taken)
+    }
+
+    /// The contents that an entry shows, which for a further name of a file are those of the first; none if they are not
+    /// known.
+    fn linked(&mut self, entry: &Entry, content: &Content) -> Option<Content> {
+        if entry.hard_link {
+            return self.linked.get(entry.link.as_slice()).cloned();
+        }
+        if entry.stat.links > 1 && entry.kind == FileKind::File {
+            self.linked.insert(entry.name.clone(), content.clone());
+        }
+        Some(content.clone())
     }
 
     fn settle_all(&mut self) -> Result<(), Error> {
@@ -224,21 +316,9 @@ impl<'a> SourceIngest<'a> {
 
     fn view(&mut self, entry: &Entry, attrs: &[Attr], content: &Content) -> Result<(), Error> {
         let path = view_path(&entry.name);
-        let linked = if entry.hard_link {
-            self.linked.get(entry.link.as_slice()).cloned()
-        } else {
-            if entry.stat.links > 1 && entry.kind == FileKind::File {
-                self.linked.insert(entry.name.clone(), (content.ids.clone(), content.size));
-            }
-            None
-        };
-        let (ids, size) = match (entry.hard_link, linked) {
-            (false, _) => (content.ids.clone(), content.size),
-            (true, Some(first)) => first,
-            (true, None) => {
-                self.hide(entry, content, "the file that it is another name of was not announced with several links");
-                return Ok(());
-            }
+        let Some(Content { ids, size }) = self.linked(entry, content) else {
+            self.hide(entry, content, "the file that it is another name of was not announced with several links");
+            return Ok(());
         };
         let Some(path) = path else {
             self.hide(entry, content, "no file system could hold this name");
@@ -254,7 +334,7 @@ impl<'a> SourceIngest<'a> {
             self.unseen.extend_from_slice(&content.ids);
         }
         let node = self.node(entry, attrs, ids, size);
-        self.assembler.add(&path, node)
+        self.assembler.lock().add(&path, node)
     }
 
     /// An entry that only a restore through its plugin brings back: said, and its contents kept.
@@ -288,7 +368,7 @@ impl<'a> SourceIngest<'a> {
                     native: Vec::new(),
                 };
                 let node = self.node(&entry, &[], Vec::new(), 0);
-                self.assembler.add(parent, node)?;
+                self.assembler.lock().add(parent, node)?;
             }
         }
         Ok(())
@@ -323,19 +403,43 @@ impl<'a> SourceIngest<'a> {
             }
             FileKind::Directory | FileKind::Fifo | FileKind::Socket => {}
         }
-        for attr in attrs {
-            if let Attr::Xattr { name, value } = attr
-                && let Some(name) = view_xattr_name(name)
-                && !node.xattrs.iter().any(|(have, _)| have == name)
-            {
-                node.xattrs.push((name.to_vec(), value.clone()));
-            }
-        }
+        node.xattrs = view_xattrs(attrs);
         node
     }
 }
 
 impl Ingest for SourceIngest<'_> {
+    fn offered(&mut self) -> Result<Option<Offer>, Stop> {
+        self.check()?;
+        let Some(offered) = &mut self.offers else { return Ok(None) };
+        let offer = offered.offers.next(self.job)?;
+        match &offer {
+            Some(offer) => offered.name = view_path(&offer.entry.name).unwrap_or_default(),
+            // The walk and other sources have added to it meanwhile.
+            None => self.assembler.lock().resume(offered.generation),
+        }
+        Ok(offer)
+    }
+
+    fn decline(&mut self, answer: Declined) {
+        let Some(offered) = &mut self.offers else { return };
+        let taken = match answer {
+            Declined::Passed => Taken::Passed,
+            Declined::Skipped(rule) => Taken::Skipped(rule),
+            Declined::Failed(error) => Taken::Failed(error),
+            Declined::Unchanged => match offered.earlier.get(&offered.name) {
+                Some((content, xattrs)) => {
+                    Taken::Kept { content: content.clone(), xattrs: xattrs.clone(), outcome: Outcome::Unchanged }
+                }
+                None => Taken::Failed(EntryError::new(format!(
+                    "/{}: it is called unchanged, and no earlier job has it",
+                    String::from_utf8_lossy(&offered.name)
+                ))),
+            },
+        };
+        offered.offers.answer(taken);
+    }
+
     fn entry(&mut self, entry: Entry) -> Result<Want, Stop> {
         self.close_open_as_lost();
         self.check()?;
@@ -346,6 +450,7 @@ impl Ingest for SourceIngest<'_> {
 
     fn data(&mut self, data: Data<'_>) -> Result<u64, DataError> {
         self.check().map_err(DataError::Stop)?;
+        let is_offered = self.offer_is_open();
         let Some(open) = &mut self.open else {
             return Err(DataError::Stop(Stop("the source sent data without an entry".to_owned())));
         };
@@ -366,7 +471,8 @@ impl Ingest for SourceIngest<'_> {
                 match read {
                     Ok(Ok(0)) => break Ok(()),
                     Ok(Ok(count)) => {
-                        self.bytes += count;
+                        // What the walk keeps is in its sum.
+                        self.bytes += if is_offered { 0 } else { count };
                         self.observer.bytes(count);
                     }
                     Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -380,7 +486,7 @@ impl Ingest for SourceIngest<'_> {
         };
         let count = content.size() - before;
         if !matches!(data, Data::Fd(_)) {
-            self.bytes += count;
+            self.bytes += if is_offered { 0 } else { count };
             self.observer.bytes(count);
         }
         match taken {
@@ -405,6 +511,10 @@ impl Ingest for SourceIngest<'_> {
             return Outcome::Failed(EntryError::new("the source ended an entry that it had not begun"));
         };
         if let Err(error) = result {
+            if self.offer_is_open() {
+                self.answer(Taken::Failed(error.clone()));
+                return Outcome::Failed(error);
+            }
             let outcome = Outcome::Failed(error);
             self.count(&entry, &outcome, 0);
             return outcome;
@@ -418,6 +528,16 @@ impl Ingest for SourceIngest<'_> {
                 return outcome;
             }
         };
+        if self.offer_is_open() {
+            let taken = self.take_over(entry, content, attrs);
+            let taken = taken.unwrap_or_else(|error| Taken::Failed(EntryError::new(self.stopped(error).0)));
+            let outcome = match &taken {
+                Taken::Failed(error) => Outcome::Failed(error.clone()),
+                _ => Outcome::Saved,
+            };
+            self.answer(taken);
+            return outcome;
+        }
         let outcome = Outcome::Saved;
         self.count(&entry, &outcome, size);
         self.pending.push_back(Pending { entry, attrs, content });
@@ -463,7 +583,7 @@ impl Ingest for SourceIngest<'_> {
         self.check()?;
         // What was announced before is gone with it; what comes after is not.
         let done = self.settle_all().and_then(|()| match view_path(name) {
-            Some(path) => self.assembler.remove(&path),
+            Some(path) => self.assembler.lock().remove(&path),
             None => Ok(()),
         });
         done.map_err(|error| self.stopped(error))?;
@@ -508,6 +628,29 @@ fn view_path(name: &[u8]) -> Option<Vec<u8>> {
     }
     let internal = path.split(|byte| *byte == b'/').next() == Some(crate::ledger::INTERNAL_DIRECTORY.as_bytes());
     (!path.is_empty() && !internal).then_some(path)
+}
+
+/// Why a source is stopped, in words.
+pub(crate) fn cancelled(reason: &CancelReason) -> String {
+    match reason {
+        CancelReason::Interrupted => "the job was interrupted".to_owned(),
+        CancelReason::TimeLimit(limit) => format!("the time limit {limit} has passed"),
+        CancelReason::Failed(reason) => reason.clone(),
+    }
+}
+
+/// Attributes as the view shows them: each name once.
+fn view_xattrs(attrs: &[Attr]) -> Xattrs {
+    let mut xattrs = Xattrs::new();
+    for attr in attrs {
+        if let Attr::Xattr { name, value } = attr
+            && let Some(name) = view_xattr_name(name)
+            && !xattrs.iter().any(|(have, _)| have == name)
+        {
+            xattrs.push((name.to_vec(), value.clone()));
+        }
+    }
+    xattrs
 }
 
 /// The name under which a plugin's attribute can be set on a file system, none if it is opaque. Some plugins end the

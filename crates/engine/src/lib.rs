@@ -13,6 +13,7 @@ mod ingest;
 pub mod job;
 pub mod ledger;
 pub mod ledgers;
+mod offers;
 mod reference;
 pub mod restore_through;
 pub mod stream_source;

@@ -35,7 +35,7 @@ use backstay_repository::writer::Writer;
 use crate::excludes::{ExcludeError, Excludes, Rules};
 
 pub use roots::{RootError, absolute};
-pub use selector::{Pick, Selector, Treatment, known_file_system};
+pub use selector::{Pick, Selector, Taken, Taker, Treatment, known_file_system};
 
 /// How a tree is walked. The fields are the command line's options.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +66,8 @@ pub struct TreeOptions {
     pub with_atime: bool,
     /// `--fileset`: further rules about each entry.
     pub selector: Option<Arc<dyn Selector>>,
+    /// Who is offered what the rules say ([`Treatment::offered`]).
+    pub taker: Option<Arc<dyn Taker>>,
 }
 
 /// How an entry compares with the parent snapshot.

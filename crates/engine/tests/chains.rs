@@ -59,6 +59,7 @@ impl Source for Script {
             definitions: vec![self.definition.to_owned()],
             job_name: self.job_name.to_owned(),
             level: self.level,
+            offers: Vec::new(),
         }
     }
 

@@ -43,6 +43,7 @@ pub struct Assembler {
     runs: Vec<File>,
     sequence: u64,
     generation: u32,
+    sources: u32,
 }
 
 /// A node in the arena: key, then the node's JSON, then its content ids.
@@ -122,7 +123,19 @@ impl Assembler {
 
     /// What is added from now on comes from another source than what was added before.
     pub fn next_source(&mut self) {
-        self.generation = (self.generation | GENERATIONS) + 1;
+        self.sources += 1;
+        self.generation = self.sources * (GENERATIONS + 1);
+    }
+
+    /// Where the source is that adds now, for [`Assembler::resume`].
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// What is added from now on comes from the source that was at `generation`, and goes on from there.
+    pub fn resume(&mut self, generation: u32) {
+        self.generation = generation;
     }
 
     /// What is added from now on is a later state of what the same source added before: where it meets that at a path,

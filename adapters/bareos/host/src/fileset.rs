@@ -26,6 +26,9 @@ pub struct Planned {
     pub selector: Arc<dyn Selector>,
     /// The plugin lines, with the option bits of their Includes.
     pub lines: Vec<PluginLine>,
+    /// The option plugins, with the option bits of their Options blocks. `selector` offers each of them files under its
+    /// place here.
+    pub option_lines: Vec<PluginLine>,
 }
 
 /// A FileSet that cannot be honoured: one sentence.
@@ -42,7 +45,12 @@ pub struct FileSetError {
 /// Something in it that we cannot do.
 pub fn plan(set: &FileSet) -> Result<Planned, FileSetError> {
     let refused = |reason: String| FileSetError { name: set.name.clone(), reason };
-    let mut planned = Planned { roots: Vec::new(), selector: Arc::new(Rules::default()), lines: Vec::new() };
+    let mut planned = Planned {
+        roots: Vec::new(),
+        selector: Arc::new(Rules::default()),
+        lines: Vec::new(),
+        option_lines: Vec::new(),
+    };
     let mut rules = Rules::default();
     for include in &set.includes {
         let flags = include.plugin_flags();
@@ -57,16 +65,21 @@ pub fn plan(set: &FileSet) -> Result<Planned, FileSetError> {
             planned.roots.push(path);
         }
         for options in &include.options {
-            if options.plugin.is_some() {
-                return Err(refused("a Plugin inside Options (an option plugin) is not supported".to_owned()));
-            }
             if let Some(kind) = options.fs_types.iter().find(|kind| !known_file_system(kind)) {
                 return Err(refused(format!("Fs Type = {kind} is no kind of file system that is known here")));
             }
         }
         let selection = Selection::new(include, &set.excludes)
             .map_err(|(kind, error)| refused(format!("{}: {error}", kind.directive())))?;
-        let treatments = include.options.iter().map(|options| treatment(include, options)).collect();
+        let mut treatments = Vec::with_capacity(include.options.len());
+        for options in &include.options {
+            let mut treatment = treatment(include, options);
+            if let Some(definition) = &options.plugin {
+                treatment.offered = u32::try_from(planned.option_lines.len()).ok();
+                planned.option_lines.push(PluginLine { definition: definition.clone(), flags: options.flags });
+            }
+            treatments.push(treatment);
+        }
         rules.includes.push(IncludeRules { roots, selection, treatments });
     }
     if rules.includes.len() > MOST_INCLUDES {
@@ -91,6 +104,7 @@ fn treatment(include: &Include, options: &Options) -> Treatment {
         acls: options.is_on(bit::ACL),
         xattrs: options.is_on(bit::XATTR),
         sizes: options.size.map(SizeRule::range),
+        offered: None,
     }
 }
 

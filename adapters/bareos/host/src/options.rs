@@ -177,6 +177,7 @@ impl BareosOptions {
             protocol: PROTOCOL_VERSION,
             task,
             definitions,
+            option_lines: 0,
             overrides: self.overrides.iter().map(|text| addressed(text)).collect::<Result<_, _>>()?,
             job_id,
             job_name: unique_job_name(&self.job_name, &Zoned::now(), job_id),

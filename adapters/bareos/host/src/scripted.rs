@@ -148,6 +148,7 @@ fn spec() -> JobSpec {
         protocol: PROTOCOL_VERSION,
         task: Task::Backup,
         definitions: vec!["python3:module_name=m".into()],
+        option_lines: 0,
         overrides: Vec::new(),
         job_id: 7,
         job_name: "j".into(),
@@ -218,7 +219,7 @@ fn backup_with(
             // A peer whose host has given up cannot send: that is the host's right.
             let _ = peer.channel.flush();
         });
-        run_with(worker, begin(limits), "m", job, &mut Taker::Ingest(kept))
+        run_with(worker, begin(limits), "m", job, &mut Taker::Ingest(kept, Vec::new()))
     })
 }
 
@@ -370,7 +371,7 @@ fn a_worker_that_dies_at_any_byte_leaves_a_count_that_balances() {
         (&theirs).write_all(&bytes[..cut]).unwrap();
         drop(theirs);
         let (job, mut kept) = (TestJob::default(), Kept::default());
-        let end = run_with(worker, begin(LIMITS), "m", &job, &mut Taker::Ingest(&mut kept));
+        let end = run_with(worker, begin(LIMITS), "m", &job, &mut Taker::Ingest(&mut kept, Vec::new()));
         assert!(kept.tally.balances());
         match end {
             Err(_) => assert!(cut < ends[0] && kept.tally == Tally::default()),
@@ -437,8 +438,9 @@ fn a_worker_of_another_release_is_refused() {
     let (worker, mut peer) = Worker::scripted().unwrap();
     peer.channel.send(&FromWorker::Ready { protocol: 99, python: String::new() }).unwrap();
     peer.channel.flush().unwrap();
-    let error = run_with(worker, begin(LIMITS), "m", &TestJob::default(), &mut Taker::Ingest(&mut Kept::default()))
-        .unwrap_err();
+    let error =
+        run_with(worker, begin(LIMITS), "m", &TestJob::default(), &mut Taker::Ingest(&mut Kept::default(), Vec::new()))
+            .unwrap_err();
     assert!(error.0.contains("version 99") && error.0.contains("one release"), "{error}");
 }
 

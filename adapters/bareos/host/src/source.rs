@@ -10,11 +10,11 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use backstay_bareos_protocol::prior::{KnownFile, PriorWriter, RestoreObject};
 use backstay_bareos_protocol::{
-    DEFAULT_FLAGS, Failure, FromWorker, JobSpec, MOST_OBJECT, ObjectEntry, PluginEntry, Task, ToWorker,
+    DEFAULT_FLAGS, Failure, FromWorker, Handled, JobSpec, MOST_OBJECT, ObjectEntry, PluginEntry, Task, ToWorker,
 };
 use backstay_core::{
-    Attr, Data, DataError, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, SideObject, Source, SourceInfo, Start,
-    Stat, Stop, Verdict,
+    Attr, Data, DataError, Declined, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, Offer, SideObject, Source,
+    SourceInfo, Start, Stat, Stop, Verdict,
 };
 use backstay_worker::{Worker, handed, supervisor};
 use rustix::event::PollFlags;
@@ -67,21 +67,25 @@ pub struct BareosSource {
 
 type Prior = PriorWriter<BufWriter<File>>;
 
-/// One source per module, in the order in which the definitions name them first.
+/// One source per module, in the order in which the definitions name them first: those of `lines`, then those of option
+/// plugins, of which each is offered files under its place in `option_lines`.
 ///
 /// # Errors
 /// [`DefinitionError`] for a definition that is none.
 pub fn sources(
     lines: impl IntoIterator<Item = impl Into<PluginLine>>,
+    option_lines: Vec<PluginLine>,
     options: &BareosOptions,
 ) -> Result<Vec<BareosSource>, DefinitionError> {
     let mut sources: Vec<BareosSource> = Vec::new();
     let mut names = HashSet::new();
-    for line in lines {
-        let PluginLine { definition, flags } = line.into();
+    let lines = lines.into_iter().map(|line| (line.into(), None));
+    for (line, number) in lines.chain((0..).zip(option_lines).map(|(number, line)| (line, Some(number)))) {
+        let PluginLine { definition, flags } = line;
         let module = Module::of(&definition)?;
         if let Some(source) = sources.iter_mut().find(|source| source.module == module) {
             source.info.definitions.push(definition);
+            source.info.offers.extend(number);
             source.flags.push(flags);
             continue;
         }
@@ -102,6 +106,7 @@ pub fn sources(
                 definitions: vec![definition],
                 job_name: options.job_name.clone(),
                 level: options.level,
+                offers: number.into_iter().collect(),
             },
             flags: vec![flags],
             module,
@@ -131,7 +136,8 @@ impl Source for BareosSource {
     fn run(&mut self, job: &dyn Job, start: &Start, out: &mut dyn Ingest) -> Result<End, Fatal> {
         // The room is kept until the worker is gone.
         let (worker, begin, _room) = self.begin(Task::Backup, job, start)?;
-        run_with(worker, begin, &self.module.name, job, &mut Taker::Ingest(out))
+        let offers = self.info.offers.clone();
+        run_with(worker, begin, &self.module.name, job, &mut Taker::Ingest(out, offers))
     }
 
     fn estimate(&mut self, job: &dyn Job, start: &Start, out: &mut dyn FnMut(&Entry)) -> Result<End, Fatal> {
@@ -149,6 +155,7 @@ impl BareosSource {
         let (worker, room) = spawn(&self.options, task, &self.info.definitions)?;
         let mut spec = self.options.backup_spec(task, job.id(), self.info.definitions.clone(), start)?;
         spec.flags.clone_from(&self.flags);
+        spec.option_lines = u32::try_from(self.info.offers.len()).unwrap_or(u32::MAX);
         let definitions = start.reference.as_ref().map(|reference| reference.definitions.clone()).unwrap_or_default();
         let objects =
             start.objects.iter().map(|object| restore_object(object, &definitions)).collect::<Result<Vec<_>, _>>()?;
@@ -206,7 +213,8 @@ pub(crate) struct Begin {
 
 /// Who hears of the entries.
 pub(crate) enum Taker<'a> {
-    Ingest(&'a mut dyn Ingest),
+    /// And the numbers under which it offers files, in the order of the option plugins' definitions.
+    Ingest(&'a mut dyn Ingest, Vec<u32>),
     Estimate(&'a mut dyn FnMut(&Entry)),
 }
 
@@ -243,6 +251,7 @@ pub(crate) fn run_with(
             let printed = &printed;
             scope.spawn(move || output.deliver(|stream, line| printed.line(job, speaker, stream, line)))
         });
+        let lines = spec.lines().0.len();
         let mut connection = Connection::new(worker, limits, speaker.to_owned(), &spec.definitions).traced(trace);
         if let Err(Broken(reason)) = connection.start(job, spec, prior) {
             // The worker has ended, so its last line is on its way.
@@ -250,14 +259,15 @@ pub(crate) fn run_with(
             return Err(Fatal(if heard { printed.explain(reason) } else { reason }));
         }
         printed.started(job, speaker);
-        let out: &mut dyn Ingest = match out {
-            Taker::Ingest(out) => *out,
+        let (out, offers): (&mut dyn Ingest, _) = match out {
+            Taker::Ingest(out, offers) => (*out, std::mem::take(offers)),
             Taker::Estimate(take) => return Ok(Estimate { connection, job, take: *take }.run()),
         };
         let backup = Backup {
             connection,
             job,
             out,
+            option_plugins: OptionPlugins { first: lines, numbers: offers, asked: false },
             open: Open::None,
             framed: 0,
             dropped: 0,
@@ -293,10 +303,21 @@ impl From<Broken> for Ending {
     }
 }
 
+/// Which definitions are those of option plugins.
+struct OptionPlugins {
+    /// The place of the first.
+    first: usize,
+    /// The numbers under which they are offered files.
+    numbers: Vec<u32>,
+    /// The worker has to answer for a file: what it announces now is counted by the walk.
+    asked: bool,
+}
+
 struct Backup<'a> {
     connection: Connection,
     job: &'a dyn Job,
     out: &'a mut dyn Ingest,
+    option_plugins: OptionPlugins,
     open: Open,
     /// Entries that came as frames.
     framed: u64,
@@ -309,11 +330,14 @@ struct Backup<'a> {
 
 impl Backup<'_> {
     fn run(mut self) -> End {
-        let ending = loop {
-            match self.step() {
-                Ok(()) => {}
-                Err(ending) => break ending,
-            }
+        let ending = match self.offers() {
+            Err(ending) => ending,
+            Ok(()) => loop {
+                match self.step() {
+                    Ok(()) => {}
+                    Err(ending) => break ending,
+                }
+            },
         };
         let end = match ending {
             Ending::Finished(end) => {
@@ -340,6 +364,60 @@ impl Backup<'_> {
         }
     }
 
+    /// Asks the worker about each file that the walk offers.
+    fn offers(&mut self) -> Result<(), Ending> {
+        if self.option_plugins.numbers.is_empty() {
+            return Ok(());
+        }
+        loop {
+            match self.out.offered() {
+                Ok(Some(offer)) => self.offer(&offer)?,
+                Ok(None) => {
+                    self.connection.send(self.job, &ToWorker::EndFiles)?;
+                    return Ok(self.connection.flush(self.job)?);
+                }
+                Err(stop) => return self.stop(stop),
+            }
+        }
+    }
+
+    fn offer(&mut self, offer: &Offer) -> Result<(), Ending> {
+        let OptionPlugins { first, numbers, .. } = &self.option_plugins;
+        let place = numbers.iter().position(|number| *number == offer.number).unwrap_or(0);
+        let definition = u32::try_from(first + place).unwrap_or(u32::MAX);
+        self.connection.send(self.job, &ToWorker::File(Box::new(view::offer(definition, offer))))?;
+        self.connection.flush(self.job)?;
+        self.option_plugins.asked = true;
+        while self.option_plugins.asked {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    fn handled(&mut self, handled: Handled) -> Result<(), Ending> {
+        self.between("it answered for a file while an entry was open")?;
+        if !std::mem::take(&mut self.option_plugins.asked) {
+            return Err(Ending::Lie("it answered for a file that nobody had offered"));
+        }
+        self.out.decline(match handled {
+            Handled::Core => Declined::Passed,
+            Handled::Skip => Declined::Skipped("option plugin".to_owned()),
+            Handled::Unchanged => Declined::Unchanged,
+            Handled::Failed(failure) => Declined::Failed(self.connection.entry_error(&failure)),
+        });
+        Ok(())
+    }
+
+    /// Counts an entry that came as a frame, unless the walk does.
+    fn count_framed(&mut self) {
+        self.framed += u64::from(!self.option_plugins.asked);
+    }
+
+    /// Counts one that the engine did not take.
+    fn count_dropped(&mut self) {
+        self.dropped += u64::from(!self.option_plugins.asked);
+    }
+
     fn step(&mut self) -> Result<(), Ending> {
         let at_hand = if self.connection.worker()?.backup.position() == self.acknowledged {
             None
@@ -358,6 +436,7 @@ impl Backup<'_> {
         match frame {
             FromWorker::Entry(entry) => self.entry(&entry),
             FromWorker::Object(entry) => self.object(*entry),
+            FromWorker::Handled(handled) => self.handled(handled),
             FromWorker::Unchanged { name } => self.unchanged(&name),
             FromWorker::Deleted { name, announced } => self.deleted(&name, announced),
             FromWorker::Data { position, length } => self.ring_data(position, length),
@@ -425,18 +504,18 @@ impl Backup<'_> {
 
     fn entry(&mut self, plugin: &PluginEntry) -> Result<(), Ending> {
         self.between("it began an entry while another was open")?;
-        self.framed += 1;
+        self.count_framed();
         let Ok(entry) = view::entry(plugin) else {
             return Err(Ending::Lie("it announced an entry that cannot be kept"));
         };
         self.open = Open::Dropped;
         if self.connection.is_stopping() {
-            self.dropped += 1;
+            self.count_dropped();
         } else {
             match self.out.entry(entry) {
                 Ok(_) => self.open = Open::Given { name: plugin.name.clone(), failure: None },
                 Err(stop) => {
-                    self.dropped += 1;
+                    self.count_dropped();
                     self.stop(stop)?;
                 }
             }
@@ -600,7 +679,9 @@ impl Backup<'_> {
 
     fn end_entry(&mut self, result: Result<(), Failure>) -> Result<(), Ending> {
         self.give_gathered()?;
+        let asked = std::mem::take(&mut self.option_plugins.asked);
         match std::mem::replace(&mut self.open, Open::None) {
+            Open::Object { .. } if asked => return Err(Ending::Lie("it answered for a file with a restore object")),
             Open::None => return Err(Ending::Lie("it ended an entry that it had not begun")),
             Open::Given { failure, .. } => {
                 let result = match (result, failure) {

@@ -1,8 +1,8 @@
 //! What the rest of the world sees of a plugin's entry: an ordinary name, kind and stat. The entry itself goes along,
 //! word for word, for the restore through the plugin.
 
-use backstay_bareos_protocol::{PluginEntry, StatFields};
-use backstay_core::{Entry, FileKind, Stat, Time};
+use backstay_bareos_protocol::{FileOffer, PluginEntry, StatFields};
+use backstay_core::{Entry, FileKind, Offer, Stat, Time};
 
 /// FT_LNKSAVED: another name of a file that was saved before.
 pub(crate) const FT_LNKSAVED: i32 = 1;
@@ -17,6 +17,43 @@ pub(crate) fn entry(plugin: &PluginEntry) -> Result<Entry, postcard::Error> {
         stat: stat(&plugin.stat),
         native: postcard::to_stdvec(plugin)?,
     })
+}
+
+/// A file of the walk as an option plugin gets it (reference 3.8, measured).
+pub(crate) fn offer(definition: u32, offer: &Offer) -> FileOffer {
+    let Offer { entry, allocated, block_size, .. } = offer;
+    let mut link = entry.name.clone();
+    let file_type = match entry.kind {
+        FileKind::File if entry.stat.size == 0 => 2,
+        FileKind::File => 3,
+        FileKind::Symlink => {
+            link.clone_from(&entry.link);
+            4
+        }
+        FileKind::Directory => {
+            link.push(b'/');
+            5
+        }
+        FileKind::BlockDevice | FileKind::CharDevice | FileKind::Fifo | FileKind::Socket => 6,
+    };
+    // The packet's fields are as wide as Bareos made them.
+    #[allow(clippy::cast_possible_truncation)]
+    let stat = StatFields {
+        dev: entry.stat.device_id as u32,
+        ino: entry.stat.inode,
+        mode: entry.stat.mode as u16,
+        nlink: entry.stat.links as u16,
+        uid: entry.stat.uid,
+        gid: entry.stat.gid,
+        rdev: entry.stat.rdev as u32,
+        size: entry.stat.size,
+        atime: entry.stat.atime.seconds,
+        mtime: entry.stat.mtime.seconds,
+        ctime: entry.stat.ctime.seconds,
+        blksize: *block_size,
+        blocks: allocated / 512,
+    };
+    FileOffer { definition, file_type, name: entry.name.clone(), link, stat }
 }
 
 fn kind(plugin: &PluginEntry) -> FileKind {

@@ -434,7 +434,7 @@ fn two_definitions_of_one_module_share_a_worker_and_two_modules_do_not() {
     let state = tempfile::tempdir().unwrap();
     let options = common::options(state.path());
     let definitions = [definition("reads", "size=1"), definition("kinds", ""), definition("reads", "size=2")];
-    let sources = backstay_bareos_host::sources(&definitions, &options).unwrap();
+    let sources = backstay_bareos_host::sources(&definitions, Vec::new(), &options).unwrap();
     let infos: Vec<_> = sources.iter().map(backstay_core::Source::info).collect();
     assert_eq!(infos.iter().map(|info| info.name.as_str()).collect::<Vec<_>>(), ["bareos-fd-reads", "bareos-fd-kinds"]);
     assert_eq!(infos[0].definitions, [definitions[0].clone(), definitions[2].clone()]);

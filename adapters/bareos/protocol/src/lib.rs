@@ -11,7 +11,7 @@ pub mod prior;
 use serde::{Deserialize, Serialize};
 
 /// Raised when a message changes: host and worker must agree on it in their first frames.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// The option bits of a Bareos file set with its defaults: ACLs (14), no hard-link handling (15), xattrs (27)
 /// (reference 12.4).
@@ -24,9 +24,12 @@ pub struct JobSpec {
     pub protocol: u32,
     /// What the job does.
     pub task: Task,
-    /// `Plugin =` lines of the job that this worker serves, in order, word for word. In a restore: empty, each
-    /// [`RestoreEntry`] carries its own.
+    /// `Plugin =` lines of the job that this worker serves, in order, word for word; then those of Options blocks. In a
+    /// restore: empty, each [`RestoreEntry`] carries its own.
     pub definitions: Vec<String>,
+    /// How many of `definitions`, the last ones, stand in Options blocks: the plugin is offered files
+    /// ([`ToWorker::File`]) until [`ToWorker::EndFiles`].
+    pub option_lines: u32,
     /// Overrides (`pluginoptions`), each starting with `python3:` or `python:`.
     pub overrides: Vec<String>,
     /// bVarJobId.
@@ -71,6 +74,12 @@ impl JobSpec {
     #[must_use]
     pub fn flags(&self, definition: u32) -> [u8; 5] {
         self.flags.get(definition as usize).copied().unwrap_or(DEFAULT_FLAGS)
+    }
+
+    /// The definitions of `Plugin =` lines in an Include, and those of Options blocks.
+    #[must_use]
+    pub fn lines(&self) -> (&[String], &[String]) {
+        self.definitions.split_at(self.definitions.len().saturating_sub(self.option_lines as usize))
     }
 }
 
@@ -167,6 +176,11 @@ pub enum ToWorker {
     Consumed(u64),
     /// Backup: answer to [`FromWorker::DataFd`]. The host holds no copy of the descriptor any more.
     DataFdDone(Result<u64, Failure>),
+    /// Backup: a file that the host's walk came to. Answered by [`FromWorker::Handled`], or by [`FromWorker::Entry`] and
+    /// what follows it, to the end of the entry.
+    File(Box<FileOffer>),
+    /// Backup: the walk is over.
+    EndFiles,
     /// Restore: one entry begins. Answered by [`FromWorker::Created`].
     Restore(Box<RestoreEntry>),
     /// Restore: one small entry, with all of its data and attributes. Answered by [`FromWorker::Created`], never with a
@@ -195,6 +209,34 @@ pub enum ToWorker {
     EndRestore,
     /// The job is cancelled: event 14 on a second thread, then no new file, the closing callbacks, Finished.
     Cancel,
+}
+
+/// A file for an option plugin, as the core hands it over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileOffer {
+    /// Which of [`JobSpec::definitions`] its Options block names.
+    pub definition: u32,
+    /// FT_*.
+    pub file_type: i32,
+    /// fname.
+    pub name: Vec<u8>,
+    /// link.
+    pub link: Vec<u8>,
+    /// statp.
+    pub stat: StatFields,
+}
+
+/// What an option plugin makes of a file, other than to save it itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Handled {
+    /// The core saves it.
+    Core,
+    /// It is left out.
+    Skip,
+    /// It is as the reference job has it from the plugin.
+    Unchanged,
+    /// It is not saved.
+    Failed(Failure),
 }
 
 /// One ledger record on its way back.
@@ -269,6 +311,8 @@ pub enum FromWorker {
         /// Its name there.
         name: Vec<u8>,
     },
+    /// Backup: answer to [`ToWorker::File`].
+    Handled(Handled),
     /// Backup: this name is gone. `announced`: by an FT_DELETED; otherwise the accurate list was left with it.
     Deleted {
         /// The name.
@@ -324,7 +368,7 @@ pub struct JobEnd {
     /// What ended it otherwise, one line.
     pub reason: String,
     /// How often start_backup_file answered bRC_OK: equals Entry, Object, Unchanged, announced Deleted and NotSaved
-    /// frames together.
+    /// frames together, without those that answer a [`ToWorker::File`].
     pub announced: u64,
     /// Messages of class error.
     pub errors: u32,

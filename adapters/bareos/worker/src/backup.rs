@@ -42,9 +42,9 @@ const EINTR: i32 = 4;
 
 /// A backup job on its way.
 pub(crate) struct Backup<'a> {
-    context: &'a Arc<JobContext>,
-    script: &'a Arc<Script>,
-    link: &'a Link,
+    pub(crate) context: &'a Arc<JobContext>,
+    pub(crate) script: &'a Arc<Script>,
+    pub(crate) link: &'a Link,
     ring: RingWriter,
     /// A span that was written and is not handed over yet.
     span: Option<(u64, u32)>,
@@ -58,18 +58,18 @@ pub(crate) struct Backup<'a> {
 }
 
 /// A SavePacket, read back.
-struct Saved<'py> {
-    file_type: i32,
-    fname: Bound<'py, PyString>,
-    name: Vec<u8>,
-    link: Vec<u8>,
-    entry: PluginEntry,
-    save_time: i64,
-    object: Option<Object>,
+pub(crate) struct Saved<'py> {
+    pub(crate) file_type: i32,
+    pub(crate) fname: Bound<'py, PyString>,
+    pub(crate) name: Vec<u8>,
+    pub(crate) link: Vec<u8>,
+    pub(crate) entry: PluginEntry,
+    pub(crate) save_time: i64,
+    pub(crate) object: Option<Object>,
 }
 
 /// What a restore object has beside its entry.
-struct Object {
+pub(crate) struct Object {
     name: String,
     index: i32,
     bytes: Vec<u8>,
@@ -134,12 +134,8 @@ impl<'a> Backup<'a> {
         self.script.event(py, event::START_BACKUP_JOB);
         context.set_status(status::RUNNING);
         context.show_accurate_options();
-        for (number, definition) in (0_u32..).zip(&context.spec.definitions) {
-            if context.is_stopped() {
-                break;
-            }
-            self.plugin_line(py, number, definition)?;
-        }
+        self.offers(py)?;
+        self.plugin_lines(py)?;
         if context.is_accurate() && !context.is_stopped() {
             self.unmentioned(py)?;
         }
@@ -154,17 +150,33 @@ impl<'a> Backup<'a> {
         let context = self.context;
         self.file_set(py);
         context.show_accurate_options();
-        for (number, definition) in (0_u32..).zip(&context.spec.definitions) {
+        self.plugin_lines(py)?;
+        self.script.event(py, event::JOB_END);
+        Ok(self.announced)
+    }
+
+    fn plugin_lines(&mut self, py: Python<'_>) -> Result<(), HostGone> {
+        let context = self.context;
+        for (number, definition) in (0_u32..).zip(context.spec.lines().0) {
             if context.is_stopped() {
                 break;
             }
             self.plugin_line(py, number, definition)?;
         }
-        self.script.event(py, event::JOB_END);
-        Ok(self.announced)
+        Ok(())
     }
 
-    /// The file set's plugin lines, as they come with it.
+    pub(crate) fn next_file_index(&mut self) -> i32 {
+        self.file_index += 1;
+        self.file_index
+    }
+
+    /// Whether the line's options say that only the mtime tells a change.
+    pub(crate) fn looks_at_mtime_only(&self) -> bool {
+        option_bit::is_on(self.context.line_flags(), option_bit::MTIME_ONLY)
+    }
+
+    /// The file set's plugin lines, as they come with it; those of Options blocks come last.
     fn file_set(&self, py: Python<'_>) {
         for definition in &self.context.spec.definitions {
             if self.context.delivers(event::PLUGIN_COMMAND) {
@@ -315,7 +327,7 @@ impl<'a> Backup<'a> {
         if self.context.spec.level == 'F' {
             return false;
         }
-        let mtime_only = option_bit::is_on(self.context.line_flags(), option_bit::MTIME_ONLY);
+        let mtime_only = self.looks_at_mtime_only();
         let entry = &mut saved.entry;
         let checked = changes::check(self.context, &entry.name, &entry.stat, saved.save_time, mtime_only);
         if checked.found && option_bit::is_on(entry.flags, option_bit::DELTA) {
@@ -349,12 +361,7 @@ impl<'a> Backup<'a> {
             .stat
             .cast(&statp)
             .ok_or_else(|| PyTypeError::new_err("statp needs to be of type StatPacket"))?;
-        let flags = packet
-            .object(save::FLAGS)
-            .and_then(|flags| flags.cast_into::<PyByteArray>().ok())
-            .ok_or_else(|| PyTypeError::new_err("flags need to be of type bytearray"))?;
-        let flags: [u8; 5] =
-            flags.to_vec().try_into().map_err(|_| PyRuntimeError::new_err("PyByteArray_Size(flags) failed"))?;
+        let flags = flags_left(packet)?;
         let file_type = i32::try_from(packet.integer(save::TYPE)).unwrap_or(0);
         let is_object = matches!(file_type, ft::RESTORE_FIRST | ft::PLUGIN_CONFIG | ft::PLUGIN_CONFIG_FILLED);
         let object = if is_object { Some(read_object(packet)?) } else { None };
@@ -400,8 +407,7 @@ impl<'a> Backup<'a> {
                 return Ok(self.not_saved(saved.entry.name, Err(failure))?);
             }
         }
-        self.file_index += 1;
-        saved.entry.file_index = self.file_index;
+        saved.entry.file_index = self.next_file_index();
         if let Some(object) = saved.object.take() {
             return self.save_object(py, &saved.entry, object);
         }
@@ -458,7 +464,7 @@ impl<'a> Backup<'a> {
     }
 
     /// Further names of a file that was saved already carry no data (reference 6.4).
-    fn link_names(&mut self, saved: &mut Saved<'_>) {
+    pub(crate) fn link_names(&mut self, saved: &mut Saved<'_>) {
         let stat = &saved.entry.stat;
         let linkable = matches!(stat.mode & 0o170_000, 0o100_000 | 0o020_000 | 0o060_000 | 0o010_000 | 0o140_000);
         if option_bit::is_on(self.context.spec.flags(saved.entry.definition), option_bit::NO_HARD_LINKS)
@@ -484,7 +490,7 @@ impl<'a> Backup<'a> {
     }
 
     /// Data, access control list and attributes of the open entry.
-    fn contents(&mut self, py: Python<'_>, saved: &Saved<'_>) -> Result<Result<(), Failure>, Trouble> {
+    pub(crate) fn contents(&mut self, py: Python<'_>, saved: &Saved<'_>) -> Result<Result<(), Failure>, Trouble> {
         let fname = saved.fname.clone().into_any();
         let mut result = Ok(());
         if !saved.entry.no_read {
@@ -679,7 +685,7 @@ impl<'a> Backup<'a> {
         Ok(!self.context.is_stopped())
     }
 
-    fn consumed(&mut self, position: u64) -> Result<(), HostGone> {
+    pub(crate) fn consumed(&mut self, position: u64) -> Result<(), HostGone> {
         self.ring.consumed(position).map_err(|error| HostGone(error.to_string()))
     }
 
@@ -762,7 +768,7 @@ impl<'a> Backup<'a> {
 }
 
 /// What ends a line at once.
-enum Trouble {
+pub(crate) enum Trouble {
     Gone(HostGone),
     Python(PyErr),
 }
@@ -779,8 +785,17 @@ impl From<PyErr> for Trouble {
     }
 }
 
-fn unexpected(incoming: &Incoming) -> HostGone {
+pub(crate) fn unexpected(incoming: &Incoming) -> HostGone {
     HostGone(format!("it sent {incoming:?} in a backup"))
+}
+
+/// The five bytes of option bits as the plugin left them.
+pub(crate) fn flags_left(packet: &Record<'_>) -> PyResult<[u8; 5]> {
+    let flags = packet
+        .object(save::FLAGS)
+        .and_then(|flags| flags.cast_into::<PyByteArray>().ok())
+        .ok_or_else(|| PyTypeError::new_err("flags need to be of type bytearray"))?;
+    flags.to_vec().try_into().map_err(|_| PyRuntimeError::new_err("PyByteArray_Size(flags) failed"))
 }
 
 /// A restore object's fields, by the rules of reference 3.3.

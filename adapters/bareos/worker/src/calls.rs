@@ -1,5 +1,6 @@
 //! plugin_io, get_acl, get_xattr and their like: the packets that both directions use.
 
+use backstay_bareos_protocol::FileOffer;
 use backstay_bareos_protocol::prior::RestoreObject;
 use backstay_python_runtime::Record;
 use pyo3::exceptions::PyTypeError;
@@ -7,8 +8,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyString};
 
+use crate::changes::Checked;
 use crate::names;
-use crate::packets::{acl, classes, io, restore, restore_object, save, xattr};
+use crate::packets::{acl, classes, io, restore, restore_object, save, stat_packet, xattr};
 use crate::script::{Answer, Script};
 
 /// Name and value of an extended attribute.
@@ -103,6 +105,25 @@ pub(crate) fn save_packet<'py>(
     packet.set_object(save::FLAGS, Some(PyByteArray::new(py, &flags).into_any()));
     packet.set_integer(save::PORTABLE, 1);
     packet.set_object(save::CMD, Some(command.clone().into_any()));
+    Ok(packet)
+}
+
+/// A SavePacket before handle_backup_file (reference 3.8).
+pub(crate) fn offer_packet<'py>(
+    py: Python<'py>,
+    command: &Bound<'py, PyString>,
+    flags: [u8; 5],
+    offer: &FileOffer,
+    checked: &Checked,
+) -> PyResult<Record<'py>> {
+    let packet = save_packet(py, command, flags)?;
+    packet.set_object(save::FNAME, Some(names::to_python(py, &offer.name)?.into_any()));
+    packet.set_object(save::LINK, Some(names::to_python(py, &offer.link)?.into_any()));
+    let stat = if offer.stat.mode == 0 { None } else { Some(stat_packet(py, &offer.stat)?) };
+    packet.set_object(save::STATP, stat);
+    packet.set_integer(save::TYPE, offer.file_type.into());
+    packet.set_integer(save::DELTA_SEQ, checked.delta_sequence.into());
+    packet.set_integer(save::ACCURATE_FOUND, checked.found.into());
     Ok(packet)
 }
 

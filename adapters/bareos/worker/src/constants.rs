@@ -9,6 +9,7 @@ pub mod rc {
     pub const MORE: i64 = 3;
     pub const TERM: i64 = 4;
     pub const SEEN: i64 = 5;
+    pub const CORE: i64 = 6;
     pub const SKIP: i64 = 7;
 }
 
@@ -118,6 +119,7 @@ pub mod event {
     pub const RESTORE_OBJECT: u8 = 15;
     pub const END_FILE_SET: u8 = 16;
     pub const PLUGIN_COMMAND: u8 = 17;
+    pub const HANDLE_BACKUP_FILE: u8 = 19;
     pub const NEW_PLUGIN_OPTIONS: u8 = 20;
     /// Registered for every plugin from the start (reference 4.9).
     pub const DEFAULTS: [u8; 9] = [12, 13, 20, 17, 1, 10, 11, 9, 15];

@@ -5,8 +5,9 @@
 //!
 //! * [`definition`] takes plugin definitions apart; `script` finds, loads and calls the plugin's module.
 //! * [`context`] is the job as plugin code sees it; `module` and `packets` are what `import bareosfd` gives.
-//! * `backup` and `restore` are the calling sequences, `changes` tells what changed since an earlier job; `calls` the packets both use; `create` makes what the plugin
-//!   leaves to the core; `trace` writes down what was called.
+//! * `backup` and `restore` are the calling sequences, `offers` that of an option plugin; `changes` tells what changed since an
+//!   earlier job; `calls` the packets both use; `create` makes what the plugin leaves to the core; `trace` writes down what
+//!   was called.
 //! * `hook` is all of that for the plugins of the two other daemons.
 //! * `link` is the host's side of the conversation and the cancel; [`serve`] puts it all together.
 
@@ -22,6 +23,7 @@ pub mod hook;
 mod link;
 mod module;
 mod names;
+mod offers;
 mod packets;
 mod restore;
 mod script;

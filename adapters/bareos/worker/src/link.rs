@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use backstay_bareos_protocol::{Failure, RestoreEntry, ToWorker, WholeEntry};
+use backstay_bareos_protocol::{Failure, FileOffer, RestoreEntry, ToWorker, WholeEntry};
 use backstay_python_runtime::Interrupter;
 use backstay_worker::Receiver;
 use backstay_worker::channel::Received;
@@ -33,6 +33,10 @@ pub(crate) enum Incoming {
     Consumed(u64),
     /// See [`ToWorker::DataFdDone`].
     DataFdDone(Result<u64, Failure>),
+    /// See [`ToWorker::File`].
+    File(Box<FileOffer>),
+    /// See [`ToWorker::EndFiles`].
+    EndFiles,
     /// See [`ToWorker::Restore`].
     Restore(Box<RestoreEntry>),
     /// See [`ToWorker::Whole`].
@@ -142,6 +146,8 @@ impl Link {
         Ok(match message {
             ToWorker::Consumed(position) => Incoming::Consumed(position),
             ToWorker::DataFdDone(result) => Incoming::DataFdDone(result),
+            ToWorker::File(offer) => Incoming::File(offer),
+            ToWorker::EndFiles => Incoming::EndFiles,
             ToWorker::Restore(entry) => Incoming::Restore(entry),
             ToWorker::Whole(whole) => Incoming::Whole(whole),
             ToWorker::Data { position, length } => Incoming::Data { position, length },

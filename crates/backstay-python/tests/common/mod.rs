@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex};
 
 use backstay_bareos_protocol::prior::{KnownFile, PriorWriter, RestoreObject};
 use backstay_bareos_protocol::{
-    Created, Failure, FromWorker, JobEnd, JobSpec, ObjectEntry, PROTOCOL_VERSION, PluginEntry, RestoreEntry, Task,
-    ToWorker,
+    Created, Failure, FileOffer, FromWorker, Handled, JobEnd, JobSpec, ObjectEntry, PROTOCOL_VERSION, PluginEntry,
+    RestoreEntry, StatFields, Task, ToWorker,
 };
 use backstay_worker::{Worker, handed};
 
@@ -75,6 +75,7 @@ pub fn spec(task: Task, definitions: Vec<String>) -> JobSpec {
         protocol: PROTOCOL_VERSION,
         task,
         definitions,
+        option_lines: 0,
         overrides: Vec::new(),
         job_id: 7,
         job_name: "job.2026-11-22_00.00.00_07".to_owned(),
@@ -127,6 +128,8 @@ pub struct Outcome {
     pub deleted: Vec<(String, bool)>,
     /// Lines of the trace.
     pub trace: Vec<String>,
+    /// Answers to offered files that were no entry.
+    pub handled: Vec<Handled>,
     /// What is open is a restore object.
     in_object: bool,
 }
@@ -223,6 +226,25 @@ impl Host {
         self.end()
     }
 
+    /// Offers a file; gives the answer, none if the plugin took the file over and said all about it.
+    pub fn offer(&mut self, file_type: i32, name: &str, stat: StatFields) -> Option<Handled> {
+        let link = if file_type == 5 { format!("{name}/") } else { name.to_owned() };
+        let definition = 0;
+        let (name, link) = (name.as_bytes().to_vec(), link.into_bytes());
+        self.send(&ToWorker::File(Box::new(FileOffer { definition, file_type, name, link, stat })));
+        let (handled, saved) = (self.outcome.handled.len(), self.outcome.saved.len());
+        loop {
+            assert!(self.backup_step(), "it ended: {:#?}", self.outcome);
+            let taken = self.outcome.saved.get(saved).map(|one| &one.result);
+            if taken.is_some_and(|result| !matches!(result, Err(failure) if failure.message == "still open")) {
+                return None;
+            }
+            if self.outcome.handled.len() > handled {
+                return self.outcome.handled.last().cloned();
+            }
+        }
+    }
+
     /// Handles one frame of a backup; false after the last.
     pub fn backup_step(&mut self) -> bool {
         let Some((frame, descriptor)) = self.next() else { return false };
@@ -239,6 +261,7 @@ impl Host {
                 self.outcome.objects.push((*entry, Vec::new()));
                 self.outcome.in_object = true;
             }
+            FromWorker::Handled(handled) => self.outcome.handled.push(handled),
             FromWorker::Unchanged { name } => self.outcome.unchanged.push(String::from_utf8(name).unwrap()),
             FromWorker::Deleted { name, announced } => {
                 self.outcome.deleted.push((String::from_utf8(name).unwrap(), announced));

@@ -1,11 +1,11 @@
 //! Lines 73 to 78: events, cancel, estimate, option plugins.
 
-use backstay_bareos_protocol::{Task, ToWorker};
+use backstay_bareos_protocol::{Handled, JobSpec, StatFields, Task, ToWorker};
 
 use crate::common::chain::Chain;
 use crate::common::files::{self, job, known, names, stored};
 use crate::common::objects::{failed, lines, one_file, plugin, run};
-use crate::common::{Host, spec};
+use crate::common::{Host, Plugin, spec};
 
 #[test]
 fn item_73_events_that_are_not_registered_never_arrive() {
@@ -160,4 +160,89 @@ fn item_77_an_estimate_starts_and_ends_files_and_reads_nothing() {
     chain.backup("full", "file /a 1\nfile /b 1");
     let said = chain.estimate(&["--level", "incremental"], "gone /a -\nold /b 1\nobject o 1\nfile /c 1\nlink /l c");
     assert!(said.contains("2 entries"), "{said}");
+}
+
+/// A job with one option plugin and no plugin line.
+fn option_job(plugin: &Plugin, level: char) -> JobSpec {
+    JobSpec { option_lines: 1, ..job(plugin, level) }
+}
+
+fn stat(mode: u16, size: u64) -> StatFields {
+    StatFields { mode, size, nlink: 1, mtime: 1000, ctime: 1000, ..StatFields::default() }
+}
+
+#[test]
+fn item_78_an_option_plugin_is_asked_about_every_file() {
+    let plugin = files::plugin(
+        "RegisterEvents([3, 4, 16, 19])\n\
+         def handle_backup_file(packet):\n\
+         \x20 out('file', packet.fname, packet.link, packet.type, packet.statp.st_size, packet.portable, packet.flags.hex())\n\
+         \x20 packet.fname, packet.type, packet.no_read = 'ignored', FT_DELETED, True\n\
+         \x20 if packet.link.endswith('.flags'): packet.flags = 7\n\
+         \x20 answers = dict(skip=bRC_Skip, core=bRC_Core, seen=bRC_Seen, stop=bRC_Stop, more=bRC_More)\n\
+         \x20 return answers.get(packet.link.split('.')[-1], bRC_OK)",
+    );
+    let mut host = Host::start(option_job(&plugin, 'F'));
+    let file = |host: &mut Host, name: &str| host.offer(3, name, stat(0o100_644, 4));
+    assert_eq!(file(&mut host, "/d/a"), None);
+    assert_eq!(file(&mut host, "/d/a.skip"), Some(Handled::Skip));
+    assert_eq!(file(&mut host, "/d/a.core"), Some(Handled::Core));
+    for other in ["/d/a.seen", "/d/a.stop", "/d/a.more"] {
+        assert!(matches!(file(&mut host, other), Some(Handled::Failed(_))), "{other}");
+    }
+    // What has no data is taken over without a read; a directory comes after what is in it.
+    assert_eq!(host.offer(2, "/d/empty", stat(0o100_644, 0)), None);
+    assert_eq!(host.offer(4, "/d/link", stat(0o120_777, 1)), None);
+    assert_eq!(host.offer(6, "/d/pipe", stat(0o010_644, 0)), None);
+    assert_eq!(host.offer(5, "/d", stat(0o040_755, 0)), None);
+    host.send(&ToWorker::EndFiles);
+    let outcome = host.backup().good();
+    assert_eq!(names(&outcome.saved), ["/d/a", "/d/empty", "/d/link", "/d/pipe", "/d/"]);
+    assert_eq!(outcome.saved.iter().map(|one| one.data.len()).collect::<Vec<_>>(), [4, 0, 0, 0, 0]);
+    assert_eq!((outcome.announced, outcome.saved[4].entry.file_type), (0, 5));
+    let log = plugin.log();
+    assert_eq!(
+        log[..6],
+        ["load ", "parse ", "event 16", "event 3", "file /d/a /d/a 3 4 True 00c0000800", "io 1"],
+        "no second look at the definition, and no start_backup_file"
+    );
+    assert_eq!(lines(&plugin, &["io"]), ["io 1", "io 2", "io 2", "io 4"]);
+    assert_eq!(lines(&plugin, &["start", "end"]), Vec::<String>::new());
+    assert_eq!(
+        lines(&plugin, &["get_acl", "get_xattr"]),
+        [
+            "get_acl /d/a",
+            "get_xattr /d/a",
+            "get_acl /d/empty",
+            "get_xattr /d/empty",
+            "get_xattr /d/link",
+            "get_acl /d/pipe",
+            "get_xattr /d/pipe",
+            "get_acl /d",
+            "get_xattr /d"
+        ]
+    );
+    assert_eq!(log.last().unwrap(), "event 4");
+
+    // An exception ends the job, as everywhere; so does a packet that cannot be read back.
+    let raises = files::plugin("def handle_backup_file(packet): raise ValueError('no')\nRegisterEvents([19])");
+    for (broken, name) in [(&raises, "/x"), (&plugin, "/x.flags")] {
+        let mut host = Host::start(option_job(broken, 'F'));
+        assert!(matches!(host.offer(3, name, stat(0o100_644, 4)), Some(Handled::Failed(_))));
+        assert!(!host.backup().end().whole);
+    }
+    // Whoever did not register the event has no say.
+    let silent = files::plugin("def handle_backup_file(packet): out('asked'); return bRC_OK");
+    let mut host = Host::start(option_job(&silent, 'F'));
+    assert_eq!(host.offer(3, "/x", stat(0o100_644, 4)), Some(Handled::Core));
+    host.send(&ToWorker::EndFiles);
+    host.backup().good();
+    assert!(lines(&silent, &["asked"]).is_empty());
+    // What did not change since the reference job is not offered; what that job has not is.
+    let mut host = Host::start_after(option_job(&plugin, 'I'), &[known("/d/a")], &[]);
+    assert_eq!(host.offer(3, "/d/a", stat(0o100_644, 4)), Some(Handled::Unchanged));
+    assert_eq!(host.offer(3, "/d/b", stat(0o100_644, 4)), None);
+    assert_eq!(host.offer(3, "/d/a", StatFields { mtime: 3000, ..stat(0o100_644, 4) }), None);
+    host.send(&ToWorker::EndFiles);
+    host.backup().good();
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use backstay_bareos_host::{Planned, PluginLine};
+use backstay_bareos_host::PluginLine;
 use backstay_core::{FileKind, Outcome, Source, Time, Verdict};
 use backstay_engine::backup::{BackupOptions, BackupReport, ParentChoice, backup, now};
 use backstay_engine::job::JobControl;
@@ -162,12 +162,12 @@ impl BackupArgs {
             return Err(Failure::fatal("--fileset-name needs --fileset: the file that the FileSet stands in"));
         }
         let mut paths = self.paths(session)?;
-        let mut lines = Vec::new();
+        let (mut lines, mut option_lines) = (Vec::new(), Vec::new());
         let mut selector = None;
         if let Some(file) = &self.fileset {
-            let Planned { roots, selector: rules, lines: named } =
-                fileset::read(file, self.fileset_name.as_deref(), &session.output)?;
-            (paths, lines, selector) = (roots, named, Some(rules));
+            let planned = fileset::read(file, self.fileset_name.as_deref(), &session.output)?;
+            (paths, selector) = (planned.roots, Some(planned.selector));
+            (lines, option_lines) = (planned.lines, planned.option_lines);
         }
         lines.extend(definitions.iter().map(PluginLine::from));
         if paths.is_empty() && sources.is_empty() && lines.is_empty() {
@@ -182,11 +182,11 @@ impl BackupArgs {
         let job = Arc::new(job::control(session, &repository)?);
         // A dry run is nothing that happened.
         let hooks = if self.dry_run { HookOptions::default() } else { self.hooks.clone() };
-        let bareos = (!lines.is_empty() || !hooks.is_empty())
+        let bareos = (!lines.is_empty() || !option_lines.is_empty() || !hooks.is_empty())
             .then(|| plugins::options(&self.plugin, session.output.verbosity))
             .transpose()?;
         let mut told = Told::new(&hooks, bareos.as_ref(), &repository, &job, Some(self.announce.level))?;
-        sources.extend(plugins::sources(bareos, &self.announce, lines)?);
+        sources.extend(plugins::sources(bareos, &self.announce, lines, option_lines)?);
         told.begin("no snapshot was made")?;
         let started = Instant::now();
         let mut progress = Progress::start(&session.output, Work::Backup);
@@ -270,6 +270,7 @@ impl BackupArgs {
                 force: self.force,
                 with_atime: self.with_atime,
                 selector: None,
+                taker: None,
             },
             host: self.host.clone().unwrap_or_else(host_name),
             username: user_name(),

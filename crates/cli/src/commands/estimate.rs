@@ -55,7 +55,7 @@ impl EstimateArgs {
         signals::be_patient();
         let output = &session.output;
         let bareos = plugins::options(&self.plugin, output.verbosity)?;
-        let mut sources = plugins::sources(Some(bareos), &self.announce, lines)?;
+        let mut sources = plugins::sources(Some(bareos), &self.announce, lines, Vec::new())?;
         let job = job::without_number(session);
         let options = BackupOptions {
             paths: Vec::new(),

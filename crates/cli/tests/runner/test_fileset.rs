@@ -338,3 +338,131 @@ fn plugin_lines_get_the_bits_of_their_include_and_join_the_files() {
         assert!(lines.contains(name), "{name}\n{lines}");
     }
 }
+
+/// An option plugin that takes over texts, in capitals; it leaves out temporary files and the rest to the core.
+const CAPITALS: &str = "\
+import os
+from bareosfd import *
+state = {}
+def load_bareos_plugin(text): RegisterEvents([bEventHandleBackupFile]); return bRC_OK
+def parse_plugin_definition(text): return bRC_OK
+def handle_plugin_event(event): return bRC_OK
+def handle_backup_file(packet):
+  ending = packet.fname.rpartition('.')[2]
+  if packet.type == FT_DIREND and not packet.link.endswith('/taken/'): return bRC_Core
+  return dict(tmp=bRC_Skip, bad=bRC_Error, core=bRC_Core).get(ending, bRC_OK)
+def start_backup_file(packet): return bRC_Stop
+def end_backup_file(): return bRC_OK
+def plugin_io(iop):
+  if iop.func == IO_OPEN:
+    state['writes'] = iop.flags & (os.O_WRONLY | os.O_RDWR)
+    state['file'] = open(iop.fname, 'wb' if state['writes'] else 'rb')
+  elif iop.func == IO_READ:
+    iop.buf = bytearray(state['file'].read(iop.count).upper())
+    iop.status = len(iop.buf)
+  elif iop.func == IO_WRITE: iop.status = state['file'].write(bytes(iop.buf).lower())
+  elif iop.func == IO_CLOSE: state['file'].close()
+  return bRC_OK
+def get_acl(acl): return bRC_OK
+def get_xattr(x): x.name, x.value = bytearray(b'user.taken'), bytearray(b'yes'); return bRC_OK
+def set_acl(acl): return bRC_OK
+def set_xattr(x): return bRC_OK
+def check_file(name): return bRC_OK
+def start_restore_file(cmd): return bRC_OK
+def create_file(rp):
+  os.makedirs(os.path.dirname(rp.ofname.rstrip('/')), exist_ok=True)
+  rp.create_status = CF_CORE if rp.type == FT_DIREND else CF_EXTRACT
+  return bRC_OK
+def set_file_attributes(rp): return bRC_OK
+def end_restore_file(): return bRC_OK
+";
+
+fn option_world() -> (World, String) {
+    let world = World::new();
+    for file in ["d/a.txt", "d/sub/b.txt", "d/c.core", "d/taken/e.txt", "d/x.tmp", "d/empty.txt", "d/only/y.tmp"] {
+        world.write(file, if file.contains("empty") { "" } else { file });
+    }
+    std::fs::hard_link(world.path("d/a.txt"), world.path("d/sub/second.txt")).unwrap();
+    world.write("plugins/capitals.py", CAPITALS);
+    let file = world.file_set(
+        "Include { Options { HardLinks = yes; Plugin = \"python3:module_path=@/plugins:module_name=capitals\" } File = @/d }",
+    );
+    (world, file)
+}
+
+#[test]
+fn an_option_plugin_takes_over_leaves_out_and_passes_on() {
+    let (world, file) = option_world();
+    let summary = world.objects(["backup", "--fileset", &file]).pop().unwrap();
+    let id = summary["snapshot_id"].as_str().unwrap();
+    let entries = &summary["entries"];
+    // 5 files, 1 further name, 4 directories; two temporary files were left out.
+    assert_eq!((&entries["announced"], &entries["saved"], &entries["skipped"]), (&12.into(), &10.into(), &2.into()));
+    let dump = |name: &str| stdout(world.run(["dump", id, &world.shown(name)]).success().get_output());
+    for name in ["d/a.txt", "d/sub/b.txt", "d/taken/e.txt"] {
+        assert_eq!(dump(name), name.to_uppercase());
+    }
+    assert_eq!(
+        (dump("d/sub/second.txt"), dump("d/c.core"), dump("d/empty.txt")),
+        ("D/A.TXT".into(), "d/c.core".into(), String::new())
+    );
+    let names = world.lines(["ls", id]).join("\n");
+    assert!(!names.contains("x.tmp") && !names.contains("y.tmp") && names.contains("d/only"), "{names}");
+    world.restic(["check", "--read-data"]).assert().success();
+    world.run(["check", "--read-data"]).success();
+
+    // Without the plugin, what it made of the files; through it, the files. The core's files are no business of its.
+    world.run(["restore", id, "--target", &world.shown("plain")]).success();
+    let under =
+        |place: &str, name: &str| std::fs::read_to_string(format!("{}{}", world.shown(place), world.shown(name)));
+    assert_eq!(under("plain", "d/sub/b.txt").unwrap(), "D/SUB/B.TXT");
+    assert_eq!(under("plain", "d/c.core").unwrap(), "d/c.core");
+    world.run(["restore", id, "--target", &world.shown("through"), "--through-plugin"]).success();
+    for name in ["d/a.txt", "d/sub/b.txt", "d/taken/e.txt"] {
+        assert_eq!(under("through", name).unwrap(), name);
+    }
+    assert!(under("through", "d/c.core").is_err());
+
+    // The next job asks about what changed and about what is new; what is gone stays in the chain, not in the view.
+    world.write("d/a.txt", "another text");
+    world.write("d/new.txt", "new");
+    std::fs::remove_file(world.path("d/taken/e.txt")).unwrap();
+    let next = ["backup", "--fileset", &file, "--level", "incremental"];
+    let summary = world.objects(next).pop().unwrap();
+    let id = summary["snapshot_id"].as_str().unwrap();
+    let dump = |name: &str| stdout(world.run(["dump", id, &world.shown(name)]).success().get_output());
+    assert_eq!(
+        (dump("d/a.txt"), dump("d/new.txt"), dump("d/sub/b.txt")),
+        ("ANOTHER TEXT".into(), "NEW".into(), "D/SUB/B.TXT".into())
+    );
+    assert!(!world.lines(["ls", id]).join("\n").contains("e.txt"));
+    world.run(["restore", id, "--target", &world.shown("chain"), "--through-plugin"]).success();
+    assert_eq!(under("chain", "d/a.txt").unwrap(), "another text");
+    assert_eq!(under("chain", "d/taken/e.txt").unwrap(), "d/taken/e.txt");
+    // An accurate job finds out.
+    let summary = world.objects([&next[..], &["--accurate"]].concat()).pop().unwrap();
+    let id = summary["snapshot_id"].as_str().unwrap();
+    world.run(["restore", id, "--target", &world.shown("accurate"), "--through-plugin"]).success();
+    assert_eq!(under("accurate", "d/new.txt").unwrap(), "new");
+    assert!(under("accurate", "d/taken/e.txt").is_err());
+    world.restic(["check", "--read-data"]).assert().success();
+}
+
+#[test]
+fn what_an_option_plugin_cannot_save_is_told_and_one_that_gives_up_ends_the_job() {
+    let (world, file) = option_world();
+    world.write("d/z.bad", "z");
+    let said = stderr(world.run(["backup", "--fileset", &file]).code(3).get_output());
+    assert!(said.contains("d/z.bad: handle_backup_file answered"), "{said}");
+    std::fs::remove_file(world.path("d/z.bad")).unwrap();
+    for (trouble, said) in [
+        ("def handle_backup_file(packet): raise ValueError('no idea')", "no idea"),
+        ("def handle_backup_file(packet): os._exit(9)", "exit"),
+        ("def load_bareos_plugin(text): raise ValueError('no idea')", "no idea"),
+    ] {
+        world.write("plugins/capitals.py", format!("{CAPITALS}\n{trouble}\n"));
+        let err = stderr(world.run(["backup", "--fileset", &file]).code(1).get_output());
+        assert!(err.contains(said) && err.contains("no snapshot was made"), "{err}");
+    }
+    assert_eq!(world.objects(["snapshots"]).len(), 1);
+}

@@ -13,7 +13,7 @@ use backstay_repository::tree::Node;
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
 
-use crate::filesystem::{self, Listed};
+use crate::filesystem::{self, FileStat, Listed};
 
 /// Where the finished directory goes.
 #[derive(Debug)]
@@ -67,6 +67,8 @@ pub(super) struct Directory {
     pub(super) node: Mutex<Option<Node>>,
     /// What is missing from the node, if something is: it then counts as failed.
     pub(super) problem: Option<backstay_core::EntryError>,
+    /// The number under which it is offered, and its `stat` for that.
+    pub(super) offered: Option<(u32, FileStat)>,
     descriptor: Mutex<Option<Arc<OwnedFd>>>,
     /// Entries that nobody has looked at, last one first.
     entries: Mutex<Vec<Listed>>,
@@ -87,6 +89,7 @@ pub(super) struct Opened {
     pub(super) previous_self: Option<Node>,
     pub(super) node: Option<Node>,
     pub(super) problem: Option<backstay_core::EntryError>,
+    pub(super) offered: Option<(u32, FileStat)>,
     pub(super) descriptor: OwnedFd,
     pub(super) entries: Vec<Listed>,
 }
@@ -108,6 +111,7 @@ impl Directory {
             previous_self: opened.previous_self,
             node: Mutex::new(opened.node),
             problem: opened.problem,
+            offered: opened.offered,
             descriptor: Mutex::new(Some(Arc::new(opened.descriptor))),
             pending: AtomicUsize::new(entries.len()),
             entries: Mutex::new(entries),

@@ -6,6 +6,8 @@
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
 
+use backstay_core::{EntryError, Offer, Outcome};
+use backstay_repository::stream::Content;
 use rustix::fs::StatFs;
 
 /// Decides about entries, from several threads at once.
@@ -27,6 +29,32 @@ pub struct Pick<'a> {
     pub is_root: bool,
     /// What holds for the entry.
     pub treatment: &'a Treatment,
+}
+
+/// Takes entries out of a walk's hands that it is about to save; asked from several threads at once.
+pub trait Taker: Debug + Send + Sync {
+    /// Decides about one entry, whose name is its absolute path. A directory is offered after everything in it.
+    fn offer(&self, offer: Offer) -> Taken;
+}
+
+/// What became of an entry that was offered.
+#[derive(Debug)]
+pub enum Taken {
+    /// The walk saves it itself.
+    Passed,
+    /// It is left out, by the rule named; of a directory with something in it only what is told of it.
+    Skipped(String),
+    /// It could not be saved.
+    Failed(EntryError),
+    /// It is saved: the view's node has the metadata that the walk found and this.
+    Kept {
+        /// The contents of a regular file.
+        content: Content,
+        /// Extended attributes.
+        xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+        /// [`Outcome::Saved`] or [`Outcome::Unchanged`].
+        outcome: Outcome,
+    },
 }
 
 /// How a selected entry is treated.
@@ -52,6 +80,8 @@ pub struct Treatment {
     pub xattrs: bool,
     /// Regular files of other lengths in bytes are left out.
     pub sizes: Option<RangeInclusive<u64>>,
+    /// The [`Taker`] gets what is saved offered under this number.
+    pub offered: Option<u32>,
 }
 
 impl Default for Treatment {
@@ -68,6 +98,7 @@ impl Default for Treatment {
             acls: true,
             xattrs: true,
             sizes: None,
+            offered: None,
         }
     }
 }

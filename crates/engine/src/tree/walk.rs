@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use backstay_core::{CancelReason, End, EntryError, FileKind, Id, Job, MessageLevel, Outcome};
+use backstay_core::{CancelReason, End, Entry, EntryError, FileKind, Id, Job, MessageLevel, Offer, Outcome};
 use backstay_repository::error::Error;
 use backstay_repository::pack::BlobKind;
 use backstay_repository::reader::Reader;
@@ -25,7 +25,7 @@ use super::contents::{FileReader, Reading, SMALL};
 use super::directory::{Claim, Directory, Opened, Place, Previous, Stack};
 use super::links::Links;
 use super::roots::Roots;
-use super::selector::{Pick, Treatment, is_one_of};
+use super::selector::{Pick, Taken, Treatment, is_one_of};
 use super::{Change, Observer, TreeError, TreeOptions, TreeReport, TreeResult};
 use crate::excludes::{Excludes, Tag};
 use crate::filesystem::{self, Attributed, FileStat, Listed, Names, XattrReader};
@@ -235,6 +235,13 @@ impl Walk<'_> {
             *stopped = Some(Stopped::Failed(error));
         }
         self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks the taker about an entry.
+    fn ask(&self, number: u32, path: &[u8], kind: FileKind, link: Vec<u8>, stat: &FileStat) -> Taken {
+        let Some(taker) = self.options.taker.as_ref().filter(|_| !self.stopping()) else { return Taken::Passed };
+        let entry = Entry { name: path.to_vec(), kind, link, hard_link: false, stat: stat.stat, native: Vec::new() };
+        taker.offer(Offer { number, entry, allocated: stat.allocated, block_size: stat.block_size })
     }
 
     fn failed(&self) -> bool {
@@ -527,6 +534,11 @@ impl<'a> Worker<'a> {
                 Err(rule) => return Ok(self.skipped(path, Some(kind), rule)),
             };
             let treatment = picks.first().map_or(&walk.plain, |pick| pick.treatment);
+            if let Some(stat) = &stat
+                && let Some(step) = self.offer(directory, descriptor, &name, path, stat, treatment)
+            {
+                return Ok(step);
+            }
             let step = match kind {
                 FileKind::File => self.file(directory, descriptor, &name, path, stat, treatment)?,
                 FileKind::Directory => self.directory(directory, descriptor, &name, path, stat, &picks)?,
@@ -601,6 +613,43 @@ impl<'a> Worker<'a> {
             sets |= set;
         }
         sets
+    }
+
+    /// Offers what is no directory to the taker; none if the walk saves it.
+    fn offer(
+        &mut self,
+        directory: &Directory,
+        descriptor: BorrowedFd<'_>,
+        name: &[u8],
+        path: &[u8],
+        stat: &FileStat,
+        treatment: &Treatment,
+    ) -> Option<Step> {
+        let number = treatment.offered?;
+        let kind = stat.kind().filter(|kind| !matches!(kind, FileKind::Directory | FileKind::Socket))?;
+        let link = match kind {
+            // What is no link any more is the walk's to find out.
+            FileKind::Symlink => rustix::fs::readlinkat(descriptor, name, Vec::new()).ok()?.into_bytes(),
+            _ => Vec::new(),
+        };
+        Some(match self.walk.ask(number, path, kind, link.clone(), stat) {
+            Taken::Passed => return None,
+            Taken::Skipped(rule) => self.skipped(path, Some(kind), rule),
+            Taken::Failed(error) => self.failed(path, Some(kind), error),
+            Taken::Kept { content, xattrs, outcome } => {
+                let mut node = node_of(stat, name.to_vec(), kind, &mut self.names, self.walk.options);
+                if !treatment.hard_links {
+                    node.links = node.links.min(1);
+                }
+                node.link_target = link;
+                node.xattrs = xattrs;
+                if kind == FileKind::File {
+                    node.size = content.size;
+                    node.content = Some(content.ids);
+                }
+                self.saved(path, node, directory.previous.get(name), outcome, None)
+            }
+        })
     }
 
     /// A regular file: taken from the parent, from another name of it, or read.
@@ -800,6 +849,7 @@ impl<'a> Worker<'a> {
             previous_self,
             node: Some(node),
             problem,
+            offered: treatment.offered.map(|number| (number, stat)),
             descriptor: opened,
             entries,
         });
@@ -906,18 +956,12 @@ impl<'a> Worker<'a> {
                 return;
             };
             let mut finished = Vec::new();
-            if let Some(mut node) = directory.node.lock().take()
+            if let Some(node) = directory.node.lock().take()
                 && !walk.failed()
             {
-                match walk.writer.save_tree(&nodes) {
-                    Ok(tree) => {
-                        node.subtree = Some(tree);
-                        let problem = directory.problem.clone();
-                        let previous = directory.previous_self.as_ref();
-                        if let Step::Node(node) = self.saved(&path, node, previous, Outcome::Saved, problem) {
-                            finished.push(*node);
-                        }
-                    }
+                match self.finished(&directory, &path, node, &nodes) {
+                    Ok(Step::Node(node)) => finished.push(*node),
+                    Ok(_) => {}
                     Err(error) => {
                         let lost = EntryError::new(format!("{}: {error}", shown(&path)));
                         self.end(&path, &Outcome::Failed(lost), FileKind::Directory, 0, Change::New);
@@ -930,6 +974,25 @@ impl<'a> Worker<'a> {
             }
             directory = above;
         }
+    }
+
+    /// Stores the tree of a directory, and says what becomes of the directory itself.
+    fn finished(&mut self, directory: &Directory, path: &[u8], mut node: Node, nodes: &[Node]) -> Result<Step, Error> {
+        let mut problem = directory.problem.clone();
+        let mut outcome = Outcome::Saved;
+        if let Some((number, stat)) = &directory.offered {
+            match self.walk.ask(*number, path, FileKind::Directory, Vec::new(), stat) {
+                Taken::Passed => {}
+                Taken::Skipped(rule) if nodes.is_empty() => return Ok(self.skipped(path, Some(node.kind), rule)),
+                Taken::Skipped(rule) => outcome = Outcome::Skipped(rule),
+                Taken::Failed(error) => problem = Some(error),
+                Taken::Kept { xattrs, outcome: ended, .. } => {
+                    (node.xattrs, outcome, problem) = (xattrs, ended, None);
+                }
+            }
+        }
+        node.subtree = Some(self.walk.writer.save_tree(nodes)?);
+        Ok(self.saved(path, node, directory.previous_self.as_ref(), outcome, problem))
     }
 
     /// Counts and tells an entry that is in the view.
@@ -1009,6 +1072,7 @@ fn top(path: Vec<u8>, stat: &FileStat, previous: Previous, descriptor: OwnedFd, 
         previous_self: None,
         node: None,
         problem: None,
+        offered: None,
         descriptor,
         entries,
     }

@@ -225,7 +225,7 @@ pub fn run(definitions: &[String], change: impl FnOnce(&mut BareosOptions), mut 
     let state = tempfile::tempdir().unwrap();
     let mut options = options(state.path());
     change(&mut options);
-    let mut sources = sources(definitions, &options).unwrap();
+    let mut sources = sources(definitions, Vec::new(), &options).unwrap();
     assert_eq!(sources.len(), 1, "one module, one worker");
     let end = sources[0].run(&*job, &full(), &mut kept);
     assert!(kept.open.is_none() && kept.tally.balances(), "{:?}", kept.tally);
