@@ -137,12 +137,12 @@ fn run(
     if options.dry_run {
         return run_locked(repository, options, sources, job, observer, || Ok(None));
     }
-    if !sources.is_empty() || options.retry_lock.is_some() {
+    if options.retry_lock.is_some() {
         let lock = repository.lock(false, options.retry_lock)?;
         return run_locked(repository, options, sources, job, observer, || Ok(Some(lock)));
     }
-    // The fifth of a second after which a lock is known to hold is much of the time of a backup that finds nothing new. A
-    // walk may begin meanwhile: until the lock holds nothing refers to what it stores, and should an exclusive lock have
+    // The fifth of a second after which a lock is known to hold is much of the time of a backup that finds nothing new. Its
+    // work may begin meanwhile: until the lock holds nothing refers to what it stores, and should an exclusive lock have
     // come and gone in that time, the writer finds out at the end which of the packs that it relied on are gone.
     let lock = repository.begin_lock(false)?;
     if repository.in_turn() {

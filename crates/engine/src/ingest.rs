@@ -53,6 +53,8 @@ pub(crate) struct SourceIngest<'a> {
     linked: HashMap<Vec<u8>, Content>,
     /// Directories that have a node in the view, or need none.
     directories: HashSet<Vec<u8>>,
+    /// The directory whose parents were last seen to.
+    parent: Vec<u8>,
     /// Blobs that no node of the view holds.
     unseen: Vec<Id>,
     /// Entries that the ledger has and the view has not.
@@ -124,6 +126,7 @@ impl<'a> SourceIngest<'a> {
             pending: VecDeque::new(),
             linked: HashMap::new(),
             directories: HashSet::new(),
+            parent: Vec::new(),
             unseen: Vec::new(),
             hidden: 0,
             tally: Tally::default(),
@@ -350,6 +353,12 @@ impl<'a> SourceIngest<'a> {
 
     /// Folders above an announced name look as they do on this host, so that a restore to `/` changes none of them.
     fn parents(&mut self, path: &[u8]) -> Result<(), Error> {
+        let Some(end) = path.iter().rposition(|byte| *byte == b'/') else { return Ok(()) };
+        if path[..end] == self.parent {
+            return Ok(());
+        }
+        self.parent.clear();
+        self.parent.extend_from_slice(&path[..end]);
         for at in path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at) {
             let parent = &path[..at];
             if self.directories.contains(parent) {

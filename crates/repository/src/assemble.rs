@@ -1,6 +1,6 @@
 //! Trees from entries that come in any order.
 //!
-//! Nodes are collected with their paths; past 32 MiB they are sorted and spilled to a temporary run. At the end the
+//! Nodes are collected with their paths; past 16 MiB they are sorted and spilled to a temporary run, by a thread of its own. At the end the
 //! runs are merged in depth-first order, so that each directory is whole when its parent needs it, and a million
 //! entries fit in a few buffers. Path components are kept apart by a zero byte while sorting: names cannot hold one,
 //! and `a`'s children then come right behind `a`, before `a!`.
@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, Write};
+use std::thread::JoinHandle;
 
 use backstay_core::{FileKind, Id, Time};
 
@@ -18,7 +19,7 @@ use crate::tree::Node;
 use crate::writer::Writer;
 
 /// Bytes of nodes in memory before they are sorted and spilled.
-const SPILL_AT: usize = 32 << 20;
+const SPILL_AT: usize = 16 << 20;
 /// Bytes before each record of a run.
 const HEAD: usize = 25;
 /// The bits of a generation that count within one source.
@@ -41,6 +42,8 @@ pub struct Assembler {
     arena: Vec<u8>,
     records: Vec<Record>,
     runs: Vec<File>,
+    /// The run that is being written.
+    spilling: Option<JoinHandle<std::io::Result<File>>>,
     sequence: u64,
     generation: u32,
     sources: u32,
@@ -179,7 +182,8 @@ impl Assembler {
         writer: &Writer,
         extra: impl FnOnce(Vec<Misfit>) -> Result<Option<Node>, Error>,
     ) -> Result<Id, Error> {
-        self.sort();
+        sort(&self.arena, &mut self.records);
+        self.await_spill()?;
         let runs = std::mem::take(&mut self.runs);
         let mut merge = Merge::new(runs, Memory { arena: &self.arena, records: &self.records, next: 0 })?;
         let mut builder =
@@ -197,44 +201,58 @@ impl Assembler {
         builder.finish(extra)
     }
 
-    fn sort(&mut self) {
-        let arena = &self.arena;
-        self.records.sort_unstable_by(|a, b| {
-            arena[a.start..][..a.key as usize]
-                .cmp(&arena[b.start..][..b.key as usize])
-                .then(a.sequence.cmp(&b.sequence))
-        });
-    }
-
+    /// Writes what is in memory to a run, beside whatever comes next. One at a time: there are never more than two arenas.
     fn spill(&mut self) -> Result<(), Error> {
-        self.sort();
-        let run = tempfile::tempfile().map_err(spill_error)?;
-        let mut out = BufWriter::with_capacity(1 << 20, run);
-        for record in &self.records {
-            let length = record.key as usize + record.json as usize + 32 * record.content as usize;
-            let kind = match record.kind {
-                NodeKind::Leaf => 0_u8,
-                NodeKind::Directory => 1,
-                NodeKind::Finished => 2,
-                NodeKind::Gone => 3,
-            };
-            let mut head = [0; HEAD];
-            head[0] = kind;
-            head[1..5].copy_from_slice(&record.key.to_le_bytes());
-            head[5..9].copy_from_slice(&record.json.to_le_bytes());
-            head[9..13].copy_from_slice(&record.content.to_le_bytes());
-            head[13..21].copy_from_slice(&record.sequence.to_le_bytes());
-            head[21..25].copy_from_slice(&record.generation.to_le_bytes());
-            out.write_all(&head).map_err(spill_error)?;
-            out.write_all(&self.arena[record.start..][..length]).map_err(spill_error)?;
-        }
-        let mut run = out.into_inner().map_err(|error| spill_error(error.into_error()))?;
-        run.rewind().map_err(spill_error)?;
-        self.runs.push(run);
-        self.arena.clear();
-        self.records.clear();
+        self.await_spill()?;
+        let (arena, mut records) = (std::mem::take(&mut self.arena), std::mem::take(&mut self.records));
+        let spill = move || {
+            sort(&arena, &mut records);
+            write_run(&arena, &records)
+        };
+        let thread = std::thread::Builder::new().name("spill".to_owned()).spawn(spill).map_err(spill_error)?;
+        self.spilling = Some(thread);
         Ok(())
     }
+
+    fn await_spill(&mut self) -> Result<(), Error> {
+        if let Some(thread) = self.spilling.take() {
+            let run = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            self.runs.push(run.map_err(spill_error)?);
+        }
+        Ok(())
+    }
+}
+
+fn sort(arena: &[u8], records: &mut [Record]) {
+    records.sort_unstable_by(|a, b| {
+        arena[a.start..][..a.key as usize].cmp(&arena[b.start..][..b.key as usize]).then(a.sequence.cmp(&b.sequence))
+    });
+}
+
+/// A temporary file with these records, rewound.
+fn write_run(arena: &[u8], records: &[Record]) -> std::io::Result<File> {
+    let mut out = BufWriter::with_capacity(1 << 20, tempfile::tempfile()?);
+    for record in records {
+        let length = record.key as usize + record.json as usize + 32 * record.content as usize;
+        let kind = match record.kind {
+            NodeKind::Leaf => 0_u8,
+            NodeKind::Directory => 1,
+            NodeKind::Finished => 2,
+            NodeKind::Gone => 3,
+        };
+        let mut head = [0; HEAD];
+        head[0] = kind;
+        head[1..5].copy_from_slice(&record.key.to_le_bytes());
+        head[5..9].copy_from_slice(&record.json.to_le_bytes());
+        head[9..13].copy_from_slice(&record.content.to_le_bytes());
+        head[13..21].copy_from_slice(&record.sequence.to_le_bytes());
+        head[21..25].copy_from_slice(&record.generation.to_le_bytes());
+        out.write_all(&head)?;
+        out.write_all(&arena[record.start..][..length])?;
+    }
+    let mut run = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    run.rewind()?;
+    Ok(run)
 }
 
 fn check_path(path: &[u8]) -> Result<(), Error> {

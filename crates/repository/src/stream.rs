@@ -13,6 +13,9 @@ use crate::writer::{ChunkJob, Slots, Writer};
 /// Bytes asked of a descriptor at a time.
 const READ_SIZE: usize = 1 << 20;
 
+/// Contents of a buffer that is kept for small files, in bytes.
+const SMALL_BUFFER: usize = 64 << 10;
+
 /// A chunk in the making. Used buffers keep their length, so that no byte is zeroed twice.
 #[derive(Debug, Default)]
 pub(crate) struct ChunkBuffer {
@@ -39,8 +42,16 @@ impl ChunkBuffer {
     }
 
     fn push(&mut self, data: &[u8]) {
-        self.room(data.len()).copy_from_slice(data);
+        let used = (self.bytes.len() - self.filled).min(data.len());
+        let (over, behind) = data.split_at(used);
+        self.bytes[self.filled..][..used].copy_from_slice(over);
+        self.bytes.extend_from_slice(behind);
         self.filled += data.len();
+    }
+
+    /// Whether it was used and holds no more than a small file.
+    pub(crate) fn is_small(&self) -> bool {
+        self.bytes.len() <= SMALL_BUFFER
     }
 }
 
@@ -72,8 +83,14 @@ impl std::fmt::Debug for ContentWriter {
 impl ContentWriter {
     pub(crate) fn new(writer: Arc<Writer>) -> Self {
         let chunker = writer.repository().chunker();
-        let buffer = writer.chunk_buffer();
-        Self { writer, chunker, buffer, scan: ScanState::default(), slots: Arc::default(), size: 0 }
+        Self {
+            writer,
+            chunker,
+            buffer: ChunkBuffer::default(),
+            scan: ScanState::default(),
+            slots: Arc::default(),
+            size: 0,
+        }
     }
 
     /// Bytes taken so far.
@@ -90,6 +107,7 @@ impl ContentWriter {
         while !data.is_empty() {
             let take = data.len().min(READ_SIZE);
             let (now, later) = data.split_at(take);
+            self.expect(take);
             self.buffer.push(now);
             data = later;
             self.size += take as u64;
@@ -125,6 +143,7 @@ impl ContentWriter {
         if want == 0 {
             return Ok(Ok(0));
         }
+        self.expect(want);
         match rustix::io::read(fd, self.buffer.room(want)) {
             Ok(count) => {
                 self.buffer.filled += count;
@@ -182,6 +201,13 @@ impl ContentWriter {
         Ok(PendingContent { slots: self.slots, size: self.size })
     }
 
+    /// Sees to a buffer before the first bytes come, that many.
+    fn expect(&mut self, count: usize) {
+        if self.buffer.bytes.is_empty() {
+            self.buffer = self.writer.chunk_buffer(count <= SMALL_BUFFER);
+        }
+    }
+
     fn cut(&mut self) -> Result<(), Error> {
         while let Some(length) = self.chunker.cut_from(self.buffer.filled(), &mut self.scan) {
             self.emit(length)?;
@@ -191,7 +217,7 @@ impl ContentWriter {
 
     /// Sends the first `length` bytes of the buffer away and keeps the rest.
     fn emit(&mut self, length: usize) -> Result<(), Error> {
-        let mut rest = self.writer.chunk_buffer();
+        let mut rest = self.writer.chunk_buffer(false);
         rest.push(&self.buffer.filled()[length..]);
         self.buffer.filled = length;
         let sent = self.submit_buffer();

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use backstay_core::{Id, ObjectKind};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use hashbrown::{HashMap, HashSet};
 use parking_lot::{Condvar, Mutex};
 
@@ -37,6 +37,9 @@ const BLOBS_PER_INDEX: usize = 50_000;
 const INDEX_AGE: Duration = Duration::from_secs(600);
 /// Threads that hash and store full packs.
 const UPLOADERS: usize = 2;
+/// Bytes of chunks that may wait for each thread that computes them. There may always be as many chunks as threads: a long
+/// stream needs no more, and of small files many fit, so that nobody sleeps between two of them.
+const WAITING_PER_THREAD: usize = 2 << 20;
 /// The sets of ids written in this run are split so that threads seldom wait for each other.
 const SHARDS: usize = 64;
 
@@ -116,6 +119,89 @@ pub(crate) struct ChunkJob {
     pub(crate) data: ChunkBuffer,
     pub(crate) slot: usize,
     pub(crate) slots: Arc<Slots>,
+}
+
+/// How much waits for the threads that compute chunks.
+#[derive(Debug)]
+struct Waiting {
+    load: Mutex<Load>,
+    lighter: Condvar,
+    threads: usize,
+}
+
+#[derive(Debug)]
+struct Load {
+    chunks: usize,
+    bytes: usize,
+    /// Threads that are there.
+    alive: usize,
+}
+
+impl Waiting {
+    fn new(threads: usize) -> Self {
+        Self { load: Mutex::new(Load { chunks: 0, bytes: 0, alive: threads }), lighter: Condvar::new(), threads }
+    }
+
+    fn limit(&self) -> usize {
+        WAITING_PER_THREAD * self.threads
+    }
+
+    /// Waits until there is room for a chunk of that many bytes.
+    fn add(&self, bytes: usize) {
+        let mut load = self.load.lock();
+        while load.alive > 0 && load.chunks >= self.threads && load.bytes + bytes > self.limit() {
+            self.lighter.wait(&mut load);
+        }
+        load.chunks += 1;
+        load.bytes += bytes;
+    }
+
+    /// A thread took one. Whoever waits is woken when there is room for more than the next small chunk.
+    fn taken(&self, bytes: usize) {
+        let mut load = self.load.lock();
+        load.chunks -= 1;
+        load.bytes -= bytes;
+        if load.chunks < self.threads || load.bytes <= self.limit() / 2 {
+            self.lighter.notify_all();
+        }
+    }
+}
+
+/// Buffers that were used for chunks.
+struct ChunkBuffers {
+    small: (Sender<ChunkBuffer>, Receiver<ChunkBuffer>),
+    large: (Sender<ChunkBuffer>, Receiver<ChunkBuffer>),
+}
+
+impl ChunkBuffers {
+    /// Small ones at most: they take 8 MiB.
+    const SMALL: usize = 128;
+
+    fn new(threads: usize) -> Self {
+        Self { small: bounded(Self::SMALL), large: bounded(2 * threads + 2) }
+    }
+
+    fn take(&self, small: bool) -> ChunkBuffer {
+        let pool = if small { &self.small } else { &self.large };
+        pool.1.try_recv().unwrap_or_default()
+    }
+
+    fn give(&self, mut buffer: ChunkBuffer) {
+        buffer.clear();
+        let pool = if buffer.is_small() { &self.small } else { &self.large };
+        // One more than there is room for is freed.
+        let _ = pool.0.try_send(buffer);
+    }
+}
+
+/// A thread that computes chunks is there as long as this lives.
+struct Alive(Arc<Waiting>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.load.lock().alive -= 1;
+        self.0.lighter.notify_all();
+    }
 }
 
 /// Where the ids of one stream's chunks arrive.
@@ -198,8 +284,9 @@ struct PackJob {
 pub struct Writer {
     shared: Arc<Shared>,
     chunks: Mutex<Option<Sender<ChunkJob>>>,
+    waiting: Arc<Waiting>,
     uploads: Mutex<Option<Sender<PackJob>>>,
-    chunk_buffers: (Sender<ChunkBuffer>, Receiver<ChunkBuffer>),
+    chunk_buffers: Arc<ChunkBuffers>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -255,7 +342,7 @@ impl Writer {
             written: (0..SHARDS).map(|_| Mutex::default()).collect(),
             reused_packs: Mutex::new(HashSet::new()),
             open: [open_pack(), open_pack()],
-            spare: bounded(UPLOADERS),
+            spare: bounded(1),
             unindexed: Mutex::default(),
             zeros: Mutex::new(HashMap::new()),
             failed: AtomicBool::new(false),
@@ -263,12 +350,15 @@ impl Writer {
             counters: Counters::default(),
         });
         let (upload_sender, upload_receiver) = bounded::<PackJob>(0);
-        let (chunk_sender, chunk_receiver) = bounded::<ChunkJob>(thread_count);
+        let (chunk_sender, chunk_receiver) = unbounded::<ChunkJob>();
+        let waiting = Arc::new(Waiting::new(thread_count));
+        let chunk_buffers = Arc::new(ChunkBuffers::new(thread_count));
         let writer = Arc::new(Self {
             shared: Arc::clone(&shared),
             chunks: Mutex::new(Some(chunk_sender)),
+            waiting: Arc::clone(&waiting),
             uploads: Mutex::new(Some(upload_sender)),
-            chunk_buffers: bounded(2 * thread_count + 2),
+            chunk_buffers: Arc::clone(&chunk_buffers),
             threads: Mutex::new(Vec::new()),
         });
         if shared.repository.in_turn() {
@@ -286,16 +376,17 @@ impl Writer {
         }
         for _ in 0..thread_count {
             let jobs = chunk_receiver.clone();
-            let buffers = writer.chunk_buffers.0.clone();
+            let buffers = Arc::clone(&chunk_buffers);
             let weak = Arc::downgrade(&writer);
+            let alive = Alive(Arc::clone(&waiting));
             threads.push(spawn("chunks", move || {
-                for ChunkJob { mut data, slot, slots } in jobs {
+                for ChunkJob { data, slot, slots } in jobs {
+                    alive.0.taken(data.filled().len());
                     let result = match weak.upgrade() {
                         Some(writer) => writer.save(BlobKind::Data, data.filled()),
                         None => Err(Error::Other("the writer ended before its chunks".to_owned())),
                     };
-                    data.clear();
-                    let _ = buffers.try_send(data);
+                    buffers.give(data);
                     slots.fill(slot, result);
                 }
             })?);
@@ -415,20 +506,20 @@ impl Writer {
         let sender = self.chunks.lock().clone();
         let slots = Arc::clone(&job.slots);
         let slot = job.slot;
+        self.waiting.add(job.data.filled().len());
         if sender.is_none_or(|sender| sender.send(job).is_err()) {
             slots.fill(slot, Err(Error::Other("the writer has ended".to_owned())));
         }
         self.shared.check()
     }
 
-    /// A buffer for a chunk, used before where possible.
-    pub(crate) fn chunk_buffer(&self) -> ChunkBuffer {
-        self.chunk_buffers.1.try_recv().unwrap_or_default()
+    /// A buffer for a chunk, used before where possible; `small`: for a small file.
+    pub(crate) fn chunk_buffer(&self, small: bool) -> ChunkBuffer {
+        self.chunk_buffers.take(small)
     }
 
-    pub(crate) fn recycle(&self, mut buffer: ChunkBuffer) {
-        buffer.clear();
-        let _ = self.chunk_buffers.0.try_send(buffer);
+    pub(crate) fn recycle(&self, buffer: ChunkBuffer) {
+        self.chunk_buffers.give(buffer);
     }
 
     /// The id of a blob of `length` zero bytes, which is hashed, compressed and stored once.

@@ -1,7 +1,6 @@
 //! A backup job: the calling sequence of reference 4.2, the saving of one object (4.3), and the types (6.1).
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use backstay_bareos_protocol::{Failure, FromWorker, MOST_OBJECT, ObjectEntry, PluginEntry, Task};
@@ -11,8 +10,6 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyString};
-use rustix::fs::{FileType, SeekFrom};
-use rustix::io::Errno;
 
 use crate::calls::{self, Opened};
 use crate::changes;
@@ -521,16 +518,16 @@ impl<'a> Backup<'a> {
         saved: &Saved<'_>,
         number: i32,
     ) -> Result<Result<(), Failure>, HostGone> {
-        let descriptor = match descriptors::duplicate(number) {
-            Ok(descriptor) => descriptor,
-            Err(error) => return Ok(Err(self.read_error(&saved.name, error.raw_os_error().unwrap_or(0), ""))),
-        };
-        match self.read_small(py, &descriptor)? {
+        match self.read_small(py, number)? {
             Small::Whole => return Ok(Ok(())),
             Small::Failed(errno) => return Ok(Err(self.read_error(&saved.name, errno, ""))),
             Small::Stopped => return Ok(Err(Failure { errno: 0, message: self.context.reason() })),
             Small::Rest => {}
         }
+        let descriptor = match descriptors::duplicate(number) {
+            Ok(descriptor) => descriptor,
+            Err(error) => return Ok(Err(self.read_error(&saved.name, error.raw_os_error().unwrap_or(0), ""))),
+        };
         py.detach(|| {
             use std::os::fd::AsFd;
             self.context.send_with_fd(&FromWorker::DataFd, descriptor.as_fd())
@@ -552,28 +549,29 @@ impl<'a> Backup<'a> {
 
     /// A small file is read here, from where it stands, and goes through the ring: passing its descriptor would make this
     /// process and the host wait for each other once per file, which costs more than the file does.
-    fn read_small(&mut self, py: Python<'_>, descriptor: &OwnedFd) -> Result<Small, HostGone> {
-        let at = rustix::fs::seek(descriptor, SeekFrom::Current(0));
-        let small = match (rustix::fs::fstat(descriptor), at) {
-            (Ok(stat), Ok(at)) => {
-                FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-                    && u64::try_from(stat.st_size).is_ok_and(|size| size.saturating_sub(at) < BLOCK as u64)
-            }
-            _ => false,
+    fn read_small(&mut self, py: Python<'_>, number: i32) -> Result<Small, HostGone> {
+        let length = match descriptors::stat(number) {
+            Ok((true, length)) if length < BLOCK as u64 => length,
+            // What is no descriptor is found out when it is passed on.
+            Ok(_) | Err(_) => return Ok(Small::Rest),
         };
-        if !small {
-            return Ok(Small::Rest);
-        }
         let mut buffer = std::mem::take(&mut self.small);
         buffer.resize(BLOCK, 0);
         let mut filled = 0;
         let read = py.detach(|| {
             while filled < buffer.len() {
-                match rustix::io::read(descriptor, &mut buffer[filled..]) {
+                match descriptors::read(number, &mut buffer[filled..]) {
                     Ok(0) => return Ok(Small::Whole),
-                    Ok(count) => filled += count,
-                    Err(Errno::INTR) => {}
-                    Err(errno) => return Err(errno),
+                    Ok(count) => {
+                        filled += count;
+                        // It was asked for more than that, so this is its end. Not so in file systems of the kernel's own,
+                        // whose files say that they are empty.
+                        if filled as u64 == length {
+                            return Ok(Small::Whole);
+                        }
+                    }
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
                 }
             }
             // It grew, or never told its size: the host reads on from here.
@@ -586,7 +584,7 @@ impl<'a> Backup<'a> {
         Ok(match read {
             _ if !put => Small::Stopped,
             Ok(small) => small,
-            Err(errno) => Small::Failed(errno.raw_os_error()),
+            Err(error) => Small::Failed(error.raw_os_error().unwrap_or(0)),
         })
     }
 
