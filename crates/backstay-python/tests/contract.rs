@@ -6,7 +6,8 @@ mod common;
 
 use std::os::unix::ffi::OsStrExt;
 
-use backstay_bareos_protocol::{Created, FromWorker, Task, ToWorker};
+use backstay_bareos_fileset::{Exclude, Include, Options, Pattern, PatternKind, bit};
+use backstay_bareos_protocol::{Created, FromWorker, Rules, Task, ToWorker};
 use common::objects::{failed, lines, one_file, plugin, run};
 use common::{Host, Plugin, restore, spec};
 
@@ -69,6 +70,34 @@ def parse_plugin_definition(t):
             "empty 2 2 2 2 2",
         ]
     );
+}
+
+#[test]
+fn accept_file_answers_by_the_rules_around_the_line() {
+    let plugin = plugin(
+        r#"
+def parse_plugin_definition(t):
+    state['objects'] = None
+    out('accept', *(AcceptFile(SavePacket(fname=name, statp=StatPacket(mode=mode))) for name, mode in (
+        ('/x/a.o', 0o100644), ('/x/a.c', 0o100644), ('/x/tmp', 0o040755), ('/x/tmp/', 0o040755), ('/x/tmp', 0o100644),
+        ('/gone', 0o100644))))
+    return bRC_OK
+"#,
+    );
+    let pattern = |kind, text: &str| Pattern { kind, text: text.as_bytes().to_vec() };
+    let mut options = Options {
+        patterns: vec![pattern(PatternKind::Wild, "*.o"), pattern(PatternKind::WildDir, "*/tmp")],
+        ..Options::default()
+    };
+    options.set(bit::EXCLUDE, true);
+    let rules = Rules {
+        include: Include { options: vec![options], ..Include::default() },
+        excludes: vec![Exclude { files: vec![b"/gone".to_vec()] }],
+    };
+    let mut job = spec(Task::Backup, vec![plugin.definition("")]);
+    job.rules = vec![Some(rules)];
+    Host::start(job).backup().good();
+    assert_eq!(lines(&plugin, &["accept"])[0], "accept 7 0 7 7 0 7");
 }
 
 #[test]

@@ -277,9 +277,13 @@ pub struct LevelOptions {
     /// answers bRC_Seen; without this option it stays
     #[arg(long)]
     pub accurate: bool,
-    /// What makes a known file a changed one in an accurate job: letters of ipnugsamcdA, as in Bareos
-    #[arg(long, value_name = "LETTERS", default_value = "mcs")]
-    pub accurate_options: AccurateOptions,
+    /// What makes a known file a changed one in an accurate job: letters of ipnugsamcdA, as in Bareos [default: what the
+    /// FileSet says, else mcs]
+    #[arg(long, value_name = "LETTERS")]
+    pub accurate_options: Option<AccurateOptions>,
+    /// Options for plugins beside those of their definitions, "python:NAME=VALUE:..." (repeatable): "FD Plugin Options" of Bareos
+    #[arg(long, value_name = "TEXT")]
+    pub plugin_options: Vec<String>,
     /// The since time as plugins see it: "2026-11-22 13:45:00" [default: the start of the job that this one builds on]
     #[arg(long, value_name = "TIME", value_parser = format::parse_time)]
     pub since: Option<Zoned>,

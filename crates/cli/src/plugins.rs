@@ -124,10 +124,16 @@ pub fn sources(
     option_lines: Vec<PluginLine>,
 ) -> Result<Vec<Box<dyn Source>>, Failure> {
     let some = !lines.is_empty() || !option_lines.is_empty();
+    if !some && !announce.plugin_options.is_empty() {
+        return Err(Failure::fatal(
+            "--plugin-options needs a plugin: name one with --plugin, --plugin-file or --fileset",
+        ));
+    }
     let Some(mut options) = options.filter(|_| some) else { return Ok(Vec::new()) };
     options.level = announce.level;
     options.accurate = announce.accurate;
-    options.accurate_options = announce.accurate_options;
+    options.overrides.extend(announce.plugin_options.iter().cloned());
+    options.accurate_options = announce.accurate_options.unwrap_or_default();
     options.since = announce.since.as_ref().map(|time| time.timestamp().as_second());
     let sources = backstay_bareos_host::sources(lines, option_lines, &options)
         .map_err(|error| Failure::fatal(format!("the plugin definition cannot be used: {}", chain(&error))))?;

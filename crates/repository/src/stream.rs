@@ -49,7 +49,12 @@ impl ChunkBuffer {
         self.filled += data.len();
     }
 
-    /// Whether it was used and holds no more than a small file.
+    /// Whether nothing was ever in it.
+    pub(crate) fn is_new(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Whether it holds no more than a small file.
     pub(crate) fn is_small(&self) -> bool {
         self.bytes.len() <= SMALL_BUFFER
     }
@@ -203,7 +208,7 @@ impl ContentWriter {
 
     /// Sees to a buffer before the first bytes come, that many.
     fn expect(&mut self, count: usize) {
-        if self.buffer.bytes.is_empty() {
+        if self.buffer.is_new() {
             self.buffer = self.writer.chunk_buffer(count <= SMALL_BUFFER);
         }
     }

@@ -187,6 +187,9 @@ impl ChunkBuffers {
     }
 
     fn give(&self, mut buffer: ChunkBuffer) {
+        if buffer.is_new() {
+            return;
+        }
         buffer.clear();
         let pool = if buffer.is_small() { &self.small } else { &self.large };
         // One more than there is room for is freed.

@@ -112,7 +112,8 @@ pub(crate) const OPTIONS: &[Directive] = &[
     directive("writer", "Writer", Action::Refused("programs that write files instead are not supported")),
 ];
 
-pub(crate) const ACCURATE_NOTE: &str = OWN_RULE;
+pub(crate) const ACCURATE_NOTE: &str = "it is for plugins; whether a file changed is decided by size, mtime, ctime and inode number of \
+     the parent snapshot's file";
 pub(crate) const STORED_NOTE: &str = ALWAYS_STORED;
 
 /// The words of a FileSet resource itself.

@@ -96,13 +96,22 @@ pub struct Options {
     pub size: Option<SizeRule>,
     /// `Fs Type`: the file systems that are walked, all if there is none.
     pub fs_types: Vec<String>,
+    /// `Accurate`: letters for what tells a changed file in an accurate job.
+    pub accurate: Option<String>,
     /// `Plugin`: the definition of an option plugin.
     pub plugin: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { flags: DEFAULT_FLAGS, patterns: Vec::new(), size: None, fs_types: Vec::new(), plugin: None }
+        Self {
+            flags: DEFAULT_FLAGS,
+            patterns: Vec::new(),
+            size: None,
+            fs_types: Vec::new(),
+            accurate: None,
+            plugin: None,
+        }
     }
 }
 

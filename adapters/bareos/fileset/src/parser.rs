@@ -399,6 +399,7 @@ impl Parser<'_> {
                     )));
                 }
                 self.notes.insert((written, ACCURATE_NOTE));
+                options.accurate = Some(letters.to_owned());
             }
             Action::Letters(note) => {
                 let letters = text(value, written)?;

@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstay_bareos_fileset::{FileSet, Include, Options, Selection, SizeRule, bit};
+use backstay_bareos_protocol::Rules;
 use backstay_engine::tree::{Pick, Selector, Treatment, absolute, known_file_system};
 
+use crate::accurate::{AccurateError, AccurateOptions};
 use crate::source::PluginLine;
 
 /// Includes with files, at most: one bit of a set of rules each.
@@ -29,6 +31,8 @@ pub struct Planned {
     /// The option plugins, with the option bits of their Options blocks. `selector` offers each of them files under its
     /// place here.
     pub option_lines: Vec<PluginLine>,
+    /// What the plugins' Options say of accurate jobs.
+    pub accurate: Option<AccurateOptions>,
 }
 
 /// A FileSet that cannot be honoured: one sentence.
@@ -50,11 +54,18 @@ pub fn plan(set: &FileSet) -> Result<Planned, FileSetError> {
         selector: Arc::new(Rules::default()),
         lines: Vec::new(),
         option_lines: Vec::new(),
+        accurate: accurate(set).map_err(refused)?,
     };
     let mut rules = Rules::default();
     for include in &set.includes {
-        let flags = include.plugin_flags();
-        planned.lines.extend(include.plugins.iter().map(|text| PluginLine { definition: text.clone(), flags }));
+        let around = Include { options: include.options.clone(), ..Include::default() };
+        let rules = Arc::new(Rules { include: around, excludes: set.excludes.clone() });
+        let line = |definition: &String, flags| PluginLine {
+            definition: definition.clone(),
+            flags,
+            rules: Some(Arc::clone(&rules)),
+        };
+        planned.lines.extend(include.plugins.iter().map(|text| line(text, include.plugin_flags())));
         if include.files.is_empty() {
             continue;
         }
@@ -76,7 +87,7 @@ pub fn plan(set: &FileSet) -> Result<Planned, FileSetError> {
             let mut treatment = treatment(include, options);
             if let Some(definition) = &options.plugin {
                 treatment.offered = u32::try_from(planned.option_lines.len()).ok();
-                planned.option_lines.push(PluginLine { definition: definition.clone(), flags: options.flags });
+                planned.option_lines.push(line(definition, options.flags));
             }
             treatments.push(treatment);
         }
@@ -90,6 +101,18 @@ pub fn plan(set: &FileSet) -> Result<Planned, FileSetError> {
     }
     planned.selector = Arc::new(rules);
     Ok(planned)
+}
+
+/// What the Options say that hold for plugins: one job has one rule.
+fn accurate(set: &FileSet) -> Result<Option<AccurateOptions>, String> {
+    let lines = set.includes.iter().filter(|include| !include.plugins.is_empty()).filter_map(|i| i.options.last());
+    let options = set.includes.iter().filter(|include| !include.files.is_empty()).flat_map(|i| &i.options);
+    let mut said = lines.chain(options.filter(|options| options.plugin.is_some())).map(|options| &options.accurate);
+    let first = said.next().cloned().flatten();
+    if said.any(|other| *other != first) {
+        return Err("its plugins' Options differ in Accurate, and a job has one".to_owned());
+    }
+    first.map(|letters| letters.parse().map_err(|error: AccurateError| error.to_string())).transpose()
 }
 
 fn treatment(include: &Include, options: &Options) -> Treatment {
@@ -184,7 +207,25 @@ mod tests {
         with_plugin.plugins = vec!["python3:module_name=a".to_owned()];
         let planned = plan(&set(vec![with_plugin])).unwrap();
         assert!(planned.roots.is_empty());
-        assert_eq!(planned.lines, [PluginLine { definition: "python3:module_name=a".into(), flags: options.flags }]);
+        let [line] = &planned.lines[..] else { panic!("{:?}", planned.lines) };
+        assert_eq!((line.definition.as_str(), line.flags), ("python3:module_name=a", options.flags));
+        assert_eq!(line.rules.as_ref().unwrap().include.options, [options]);
+    }
+
+    #[test]
+    fn a_job_has_one_rule_for_what_changed() {
+        let with = |letters: Option<&str>| {
+            let options = Options { accurate: letters.map(str::to_owned), ..Options::default() };
+            Include { plugins: vec!["python3:module_name=a".to_owned()], ..include(&[], options) }
+        };
+        let planned = plan(&set(vec![with(Some("mc")), with(Some("mc"))])).unwrap();
+        assert_eq!(planned.accurate, Some("mc".parse().unwrap()));
+        assert_eq!(plan(&set(vec![with(None)])).unwrap().accurate, None);
+        let error = plan(&set(vec![with(Some("mc")), with(None)])).unwrap_err().to_string();
+        assert!(error.contains("differ in Accurate"), "{error}");
+        // What is no plugin's does not matter.
+        let files = include(&["/a"], Options { accurate: Some("s".into()), ..Options::default() });
+        assert_eq!(plan(&set(vec![files, with(Some("mc"))])).unwrap().accurate, Some("mc".parse().unwrap()));
     }
 
     #[test]

@@ -194,6 +194,7 @@ impl BareosOptions {
             replace: self.replace,
             used_config: format!("{}/bareos-fd.d/*/*.conf", text(&absolute(&self.config_directory)?)?),
             flags: Vec::new(),
+            rules: Vec::new(),
             module_directories,
             debug_level: self.debug_level,
         })

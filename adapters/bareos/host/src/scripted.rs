@@ -165,6 +165,7 @@ fn spec() -> JobSpec {
         replace: 'a',
         used_config: String::new(),
         flags: Vec::new(),
+        rules: Vec::new(),
         module_directories: Vec::new(),
         debug_level: 0,
     }

@@ -7,10 +7,11 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use backstay_bareos_protocol::prior::{KnownFile, PriorWriter, RestoreObject};
 use backstay_bareos_protocol::{
-    DEFAULT_FLAGS, Failure, FromWorker, Handled, JobSpec, MOST_OBJECT, ObjectEntry, PluginEntry, Task, ToWorker,
+    DEFAULT_FLAGS, Failure, FromWorker, Handled, JobSpec, MOST_OBJECT, ObjectEntry, PluginEntry, Rules, Task, ToWorker,
 };
 use backstay_core::{
     Attr, Data, DataError, Declined, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, Offer, SideObject, Source,
@@ -44,12 +45,14 @@ pub struct PluginLine {
     pub definition: String,
     /// Five bytes of option bits (reference 2.3).
     pub flags: [u8; 5],
+    /// The rules of the FileSet that it stands in.
+    pub rules: Option<Arc<Rules>>,
 }
 
 impl From<&String> for PluginLine {
     /// A definition with the option bits that Bareos sets where nothing is said.
     fn from(definition: &String) -> Self {
-        Self { definition: definition.clone(), flags: DEFAULT_FLAGS }
+        Self { definition: definition.clone(), flags: DEFAULT_FLAGS, rules: None }
     }
 }
 
@@ -59,6 +62,8 @@ pub struct BareosSource {
     info: SourceInfo,
     /// Option bits, one for each definition.
     flags: Vec<[u8; 5]>,
+    /// And the rules around each.
+    rules: Vec<Option<Arc<Rules>>>,
     module: Module,
     options: BareosOptions,
     /// What the reference job has, on its way to the worker.
@@ -81,12 +86,13 @@ pub fn sources(
     let mut names = HashSet::new();
     let lines = lines.into_iter().map(|line| (line.into(), None));
     for (line, number) in lines.chain((0..).zip(option_lines).map(|(number, line)| (line, Some(number)))) {
-        let PluginLine { definition, flags } = line;
+        let PluginLine { definition, flags, rules } = line;
         let module = Module::of(&definition)?;
         if let Some(source) = sources.iter_mut().find(|source| source.module == module) {
             source.info.definitions.push(definition);
             source.info.offers.extend(number);
             source.flags.push(flags);
+            source.rules.push(rules);
             continue;
         }
         let plain: String =
@@ -109,6 +115,7 @@ pub fn sources(
                 offers: number.into_iter().collect(),
             },
             flags: vec![flags],
+            rules: vec![rules],
             module,
             options: options.clone(),
             prior: None,
@@ -155,6 +162,7 @@ impl BareosSource {
         let (worker, room) = spawn(&self.options, task, &self.info.definitions)?;
         let mut spec = self.options.backup_spec(task, job.id(), self.info.definitions.clone(), start)?;
         spec.flags.clone_from(&self.flags);
+        spec.rules = self.rules.iter().map(|rules| rules.as_deref().cloned()).collect();
         spec.option_lines = u32::try_from(self.info.offers.len()).unwrap_or(u32::MAX);
         let definitions = start.reference.as_ref().map(|reference| reference.definitions.clone()).unwrap_or_default();
         let objects =

@@ -8,6 +8,7 @@ mod bytes;
 pub mod hooks;
 pub mod prior;
 
+use backstay_bareos_fileset::{Exclude, Include};
 use serde::{Deserialize, Serialize};
 
 /// Raised when a message changes: host and worker must agree on it in their first frames.
@@ -63,6 +64,8 @@ pub struct JobSpec {
     /// For each of `definitions`, the five bytes of option bits of its SavePackets (reference 2.3). Those that are missing
     /// are [`DEFAULT_FLAGS`].
     pub flags: Vec<[u8; 5]>,
+    /// For each of `definitions`, the rules of the FileSet that it stands in. Where they are missing there are none.
+    pub rules: Vec<Option<Rules>>,
     /// Folders put on `sys.path` after `module_path`: our helper modules live there.
     pub module_directories: Vec<String>,
     /// DebugMessage texts up to this level are sent.
@@ -81,6 +84,15 @@ impl JobSpec {
     pub fn lines(&self) -> (&[String], &[String]) {
         self.definitions.split_at(self.definitions.len().saturating_sub(self.option_lines as usize))
     }
+}
+
+/// The rules around a plugin line, for AcceptFile.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// The Options blocks of its Include; nothing else of it.
+    pub include: Include,
+    /// The Exclude blocks.
+    pub excludes: Vec<Exclude>,
 }
 
 /// What a worker is started for.

@@ -175,7 +175,8 @@ impl<'a> Backup<'a> {
 
     /// The file set's plugin lines, as they come with it; those of Options blocks come last.
     fn file_set(&self, py: Python<'_>) {
-        for definition in &self.context.spec.definitions {
+        for (number, definition) in (0..).zip(&self.context.spec.definitions) {
+            self.context.set_line(number);
             if self.context.delivers(event::PLUGIN_COMMAND) {
                 // What it answers is ignored at this point.
                 let _ = self.script.command(py, definition);

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, O
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 
-use backstay_bareos_protocol::{FromWorker, JobSpec, Task};
+use backstay_bareos_fileset::Selection;
+use backstay_bareos_protocol::{FromWorker, JobSpec, Rules, Task};
 use backstay_worker::Sender;
 
 use crate::changes::Known;
@@ -50,6 +51,8 @@ pub struct JobContext {
     /// What the host said.
     pub spec: JobSpec,
     known: Option<Known>,
+    /// The rules around each definition.
+    selections: Vec<Option<Selection>>,
     line: AtomicU32,
     sender: Mutex<Sender>,
     job_type: AtomicU8,
@@ -93,9 +96,13 @@ impl JobContext {
     pub(crate) fn begin(spec: JobSpec, known: Option<Known>, sender: Sender) -> Result<&'static Arc<Self>, HostGone> {
         let since = spec.since;
         let registered = event::DEFAULTS.iter().fold(0, |bits, number| bits | 1 << number);
+        // What was parsed can be used: the host has tried.
+        let selection = |rules: &Rules| Selection::new(&rules.include, &rules.excludes).ok();
+        let selections = spec.rules.iter().map(|rules| rules.as_ref().and_then(selection)).collect();
         let context = Arc::new(Self {
             spec,
             known,
+            selections,
             line: AtomicU32::new(0),
             sender: Mutex::new(sender),
             job_type: AtomicU8::new(b'I'),
@@ -292,6 +299,12 @@ impl JobContext {
     /// The option bits of that line.
     pub(crate) fn line_flags(&self) -> [u8; 5] {
         self.spec.flags(self.line.load(Ordering::SeqCst))
+    }
+
+    /// Whether the rules around that line select a name.
+    pub(crate) fn accepts(&self, name: &[u8], is_directory: bool) -> bool {
+        let selection = self.selections.get(self.line.load(Ordering::SeqCst) as usize).and_then(Option::as_ref);
+        selection.is_none_or(|selection| selection.decide(name, is_directory).accepted)
     }
 
     /// What the reference job has, if there is one.

@@ -368,15 +368,19 @@ fn accept_file<'py>(
     keywords: Option<Keywords<'_, 'py>>,
 ) -> PyResult<i64> {
     let packet = Arguments::new("AcceptFile", arguments, keywords, 1, 1)?.object(0)?;
-    job!();
+    let job = job!();
     let classes = classes(py)?;
     let Some(packet) = classes.save.cast(&packet) else {
         return Err(PyTypeError::new_err("AcceptFile needs a SavePacket"));
     };
-    let name = packet.value(save::FNAME).is_some_and(|name| name.is_instance_of::<PyString>());
-    let statp = packet.value(save::STATP).is_some_and(|statp| classes.stat.cast(&statp).is_some());
-    // The file set of a plugin job has no rules, so every complete packet is accepted.
-    Ok(if name && statp { rc::OK } else { rc::ERROR })
+    let name = packet.value(save::FNAME).and_then(|name| name.cast_into::<PyString>().ok());
+    let stat = packet.value(save::STATP).and_then(|statp| classes.stat.cast(&statp));
+    let (Some(name), Some(stat)) = (name, stat) else { return Ok(rc::ERROR) };
+    let name = names::to_bytes(&name)?;
+    // Rules know folders without the slash at the end.
+    let name = name.strip_suffix(b"/").filter(|rest| !rest.is_empty()).unwrap_or(&name);
+    let is_directory = stat_fields(&stat).mode & 0o170_000 == 0o040_000;
+    Ok(if job.accepts(name, is_directory) { rc::OK } else { rc::SKIP })
 }
 
 /// SetSeenBitmap and ClearSeenBitmap (reference 6.5): all names or one, never both or neither.

@@ -92,6 +92,7 @@ pub fn spec(task: Task, definitions: Vec<String>) -> JobSpec {
         replace: 'a',
         used_config: "/etc/backstay/bareos/bareos-fd.d/*/*.conf".to_owned(),
         flags: vec![FLAGS],
+        rules: Vec::new(),
         module_directories: vec![python_folder().join("modules").display().to_string()],
         debug_level: 0,
     }

@@ -168,6 +168,7 @@ impl BackupArgs {
             let planned = fileset::read(file, self.fileset_name.as_deref(), &session.output)?;
             (paths, selector) = (planned.roots, Some(planned.selector));
             (lines, option_lines) = (planned.lines, planned.option_lines);
+            self.announce.accurate_options = self.announce.accurate_options.or(planned.accurate);
         }
         lines.extend(definitions.iter().map(PluginLine::from));
         if paths.is_empty() && sources.is_empty() && lines.is_empty() {

@@ -276,6 +276,23 @@ fn a_trace_is_a_private_file_of_json_lines() {
 }
 
 #[test]
+fn options_beside_the_definition_reach_the_plugin_between_its_two_looks_at_the_definition() {
+    let world = World::new();
+    world.make_tree();
+    let plugin = ["-q", "backup", "--plugin", &tree_lister(&world), "--trace-plugin", "trace"];
+    world.run([&plugin[..], &["--plugin-options", "python:x=1", "--plugin-options", "y=2"]].concat()).success();
+    let text = std::fs::read_to_string(world.path("trace")).unwrap();
+    let calls = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let parsed: Vec<String> = calls
+        .filter(|call| call["call"] == "parse_plugin_definition")
+        .map(|call| call["arguments"][0].as_str().unwrap_or_default().chars().take(5).collect())
+        .collect();
+    assert_eq!(parsed, ["path=", "x=1:", "y=2:", "path="], "{text}");
+    fails_with(world.command(["backup", "tree", "--plugin-options", "x=1"]), 1, &["--plugin-options needs a plugin"]);
+    fails_with(world.command([&plugin[..], &["--plugin-options", "bpipe:x=1"]].concat()), 1, &["bpipe", "KEY=VALUE"]);
+}
+
+#[test]
 fn rules_make_the_names_that_a_plugin_restores_to() {
     let world = World::new();
     world.write("tree/a", "1234");
