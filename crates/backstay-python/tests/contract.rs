@@ -7,7 +7,7 @@ mod common;
 use std::os::unix::ffi::OsStrExt;
 
 use backstay_bareos_fileset::{Exclude, Include, Options, Pattern, PatternKind, bit};
-use backstay_bareos_protocol::{Created, FromWorker, Rules, Task, ToWorker};
+use backstay_bareos_protocol::{Created, FromWorker, LineRules, Task, ToWorker};
 use common::objects::{failed, lines, one_file, plugin, run};
 use common::{Host, Plugin, restore, spec};
 
@@ -90,7 +90,7 @@ def parse_plugin_definition(t):
         ..Options::default()
     };
     options.set(bit::EXCLUDE, true);
-    let rules = Rules {
+    let rules = LineRules {
         include: Include { options: vec![options], ..Include::default() },
         excludes: vec![Exclude { files: vec![b"/gone".to_vec()] }],
     };

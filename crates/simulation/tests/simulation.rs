@@ -27,7 +27,7 @@ fn is_found(bug: Bug, seeds: u64, invariant: &str) {
 
 #[test]
 fn nothing_is_lost_whatever_fails_and_whoever_is_killed() {
-    let sum = match first_failure(None, 60, 50) {
+    let sum = match first_failure(None, 100, 50) {
         Ok(sum) => sum,
         Err(failure) => panic!("{failure}"),
     };

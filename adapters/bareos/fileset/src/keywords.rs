@@ -43,8 +43,6 @@ const fn directive(word: &'static str, written: &'static str, action: Action) ->
 }
 
 const ALWAYS_STORED: &str = "every repository compresses, encrypts and hashes what it stores";
-const OWN_RULE: &str =
-    "whether a file changed is decided by size, mtime, ctime and inode number of the parent snapshot's file";
 const NO_ATIME: &str = "files are read without a change of their access time wherever the system allows that";
 
 pub(crate) const OPTIONS: &[Directive] = &[

@@ -285,6 +285,7 @@ mod tests {
                 patterns: vec![Pattern { kind: Wild, text: text.clone() }],
                 size: size.map(crate::SizeRule::Less),
                 fs_types: vec!["ext4".to_owned()],
+                accurate: Some("mcs".to_owned()),
                 plugin: Some("python3:module_name=x".to_owned()),
             };
             let include = Include { options: vec![options], files: vec![text], ..Include::default() };

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backstay_bareos_fileset::{FileSet, Include, Options, Selection, SizeRule, bit};
-use backstay_bareos_protocol::Rules;
+use backstay_bareos_protocol::LineRules;
 use backstay_engine::tree::{Pick, Selector, Treatment, absolute, known_file_system};
 
 use crate::accurate::{AccurateError, AccurateOptions};
@@ -59,11 +59,11 @@ pub fn plan(set: &FileSet) -> Result<Planned, FileSetError> {
     let mut rules = Rules::default();
     for include in &set.includes {
         let around = Include { options: include.options.clone(), ..Include::default() };
-        let rules = Arc::new(Rules { include: around, excludes: set.excludes.clone() });
+        let line_rules = Arc::new(LineRules { include: around, excludes: set.excludes.clone() });
         let line = |definition: &String, flags| PluginLine {
             definition: definition.clone(),
             flags,
-            rules: Some(Arc::clone(&rules)),
+            rules: Some(Arc::clone(&line_rules)),
         };
         planned.lines.extend(include.plugins.iter().map(|text| line(text, include.plugin_flags())));
         if include.files.is_empty() {

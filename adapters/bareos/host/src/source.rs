@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use backstay_bareos_protocol::prior::{KnownFile, PriorWriter, RestoreObject};
 use backstay_bareos_protocol::{
-    DEFAULT_FLAGS, Failure, FromWorker, Handled, JobSpec, MOST_OBJECT, ObjectEntry, PluginEntry, Rules, Task, ToWorker,
+    DEFAULT_FLAGS, Failure, FromWorker, Handled, JobSpec, LineRules, MOST_OBJECT, ObjectEntry, PluginEntry, Task,
+    ToWorker,
 };
 use backstay_core::{
     Attr, Data, DataError, Declined, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, Offer, SideObject, Source,
@@ -46,7 +47,7 @@ pub struct PluginLine {
     /// Five bytes of option bits (reference 2.3).
     pub flags: [u8; 5],
     /// The rules of the FileSet that it stands in.
-    pub rules: Option<Arc<Rules>>,
+    pub rules: Option<Arc<LineRules>>,
 }
 
 impl From<&String> for PluginLine {
@@ -63,7 +64,7 @@ pub struct BareosSource {
     /// Option bits, one for each definition.
     flags: Vec<[u8; 5]>,
     /// And the rules around each.
-    rules: Vec<Option<Arc<Rules>>>,
+    rules: Vec<Option<Arc<LineRules>>>,
     module: Module,
     options: BareosOptions,
     /// What the reference job has, on its way to the worker.

@@ -65,7 +65,7 @@ pub struct JobSpec {
     /// are [`DEFAULT_FLAGS`].
     pub flags: Vec<[u8; 5]>,
     /// For each of `definitions`, the rules of the FileSet that it stands in. Where they are missing there are none.
-    pub rules: Vec<Option<Rules>>,
+    pub rules: Vec<Option<LineRules>>,
     /// Folders put on `sys.path` after `module_path`: our helper modules live there.
     pub module_directories: Vec<String>,
     /// DebugMessage texts up to this level are sent.
@@ -88,7 +88,7 @@ impl JobSpec {
 
 /// The rules around a plugin line, for AcceptFile.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rules {
+pub struct LineRules {
     /// The Options blocks of its Include; nothing else of it.
     pub include: Include,
     /// The Exclude blocks.

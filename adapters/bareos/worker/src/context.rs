@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 
 use backstay_bareos_fileset::Selection;
-use backstay_bareos_protocol::{FromWorker, JobSpec, Rules, Task};
+use backstay_bareos_protocol::{FromWorker, JobSpec, LineRules, Task};
 use backstay_worker::Sender;
 
 use crate::changes::Known;
@@ -97,7 +97,7 @@ impl JobContext {
         let since = spec.since;
         let registered = event::DEFAULTS.iter().fold(0, |bits, number| bits | 1 << number);
         // What was parsed can be used: the host has tried.
-        let selection = |rules: &Rules| Selection::new(&rules.include, &rules.excludes).ok();
+        let selection = |rules: &LineRules| Selection::new(&rules.include, &rules.excludes).ok();
         let selections = spec.rules.iter().map(|rules| rules.as_ref().and_then(selection)).collect();
         let context = Arc::new(Self {
             spec,
