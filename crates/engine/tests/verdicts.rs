@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use backstay_core::{
-    Attr, CancelReason, Data, DataError, End, Entry, EntryError, Fatal, FileKind, Id, Ingest, Job, MessageLevel,
+    Attr, CancelReason, Data, DataError, Declined, End, Entry, EntryError, Fatal, FileKind, Id, Ingest, Job, MessageLevel,
     Outcome, Source, SourceInfo, Start, Stat, Tally, Time, Verdict,
 };
 use backstay_engine::backup::{BackupOptions, BackupReport, PARTIAL_TAG, ParentChoice, backup, highest_job_id};
 use backstay_engine::ledger::{self, LedgerReader};
 use backstay_engine::stream_source::StreamSource;
-use backstay_engine::tree::{Change, Observer, TreeOptions};
+use backstay_engine::tree::{Change, Observer, Pick, Selector, Treatment, TreeOptions};
 use backstay_repository::keyfile::KdfParams;
 use backstay_repository::{BlobKind, Error, InitOptions, Reader, Repository, SnapshotFilter, WriteOptions};
 use backstay_stores::LocalStore;
@@ -47,8 +47,8 @@ impl Observer for Log {
     fn current(&self, _path: &[u8]) {}
 }
 
-/// Pushes what a closure pushes.
-struct Script<F>(F, Arc<Mutex<Option<Verdict>>>);
+/// Pushes what a closure pushes; with offers it is asked about files of the walk.
+struct Script<F>(F, Arc<Mutex<Option<Verdict>>>, Vec<u32>);
 
 impl<F: FnMut(&mut dyn Ingest) -> Result<End, Fatal> + Send> Source for Script<F> {
     fn info(&self) -> SourceInfo {
@@ -57,6 +57,7 @@ impl<F: FnMut(&mut dyn Ingest) -> Result<End, Fatal> + Send> Source for Script<F
             path: "/script".to_owned(),
             adapter: Some("test"),
             definitions: vec!["secret:password=x".to_owned()],
+            offers: self.2.clone(),
             ..SourceInfo::default()
         }
     }
@@ -77,6 +78,19 @@ fn save(out: &mut dyn Ingest, name: &str, data: &[u8]) -> Outcome {
     out.entry(entry(name, FileKind::File)).unwrap();
     out.data(Data::Bytes(data)).unwrap();
     out.end(Ok(()))
+}
+
+/// The number under which files are offered.
+const OFFERED: u32 = 5;
+
+/// Everything is selected and offered.
+#[derive(Debug)]
+struct OffersAll(Treatment);
+
+impl Selector for OffersAll {
+    fn select(&self, _path: &[u8], _is_directory: bool, _above: u64) -> Result<Vec<Pick<'_>>, String> {
+        Ok(vec![Pick { set: 1, is_root: true, treatment: &self.0 }])
+    }
 }
 
 struct Bench {
@@ -118,13 +132,25 @@ impl Bench {
         options: &BackupOptions,
         run: impl FnMut(&mut dyn Ingest) -> Result<End, Fatal> + Send + 'static,
     ) -> Result<BackupReport, Error> {
-        let mut sources: Vec<Box<dyn Source>> = vec![Box::new(Script(run, Arc::clone(&self.verdict)))];
+        let offers = if options.tree.selector.is_some() { vec![OFFERED] } else { Vec::new() };
+        let mut sources: Vec<Box<dyn Source>> = vec![Box::new(Script(run, Arc::clone(&self.verdict), offers))];
         backup(&self.repository, options, &mut sources, &self.job, &self.log)
     }
 
     fn tree(&self, path: &Path) -> BackupReport {
         let options = BackupOptions { paths: vec![path.to_owned()], ..Self::options() };
         backup(&self.repository, &options, &mut [], &self.job, &self.log).unwrap()
+    }
+
+    /// Walks a folder of which each entry is offered to a source.
+    fn offered(
+        &self,
+        path: &Path,
+        run: impl FnMut(&mut dyn Ingest) -> Result<End, Fatal> + Send + 'static,
+    ) -> Result<BackupReport, Error> {
+        let treatment = Treatment { offered: Some(OFFERED), ..Treatment::default() };
+        let tree = TreeOptions { selector: Some(Arc::new(OffersAll(treatment))), ..TreeOptions::default() };
+        self.script(&BackupOptions { paths: vec![path.to_owned()], tree, ..Self::options() }, run)
     }
 
     fn snapshots(&self) -> usize {
@@ -499,4 +525,73 @@ fn nothing_to_back_up_is_an_error() {
     let bench = Bench::new();
     let error = backup(&bench.repository, &Bench::options(), &mut [], &bench.job, &bench.log).unwrap_err();
     assert!(error.to_string().contains("nothing to back up"), "{error}");
+}
+
+fn folder_of(names: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in names {
+        std::fs::write(folder.path().join(name), *name).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn files_that_a_walk_offers_are_taken_left_out_or_passed_on() {
+    let bench = Bench::new();
+    let folder = folder_of(&["taken", "passed", "skipped", "failed", "forgotten"]);
+    let report = bench
+        .offered(folder.path(), |out| {
+            while let Some(offer) = out.offered().unwrap() {
+                assert_eq!(offer.number, OFFERED);
+                let name = String::from_utf8(offer.entry.name).unwrap();
+                match name.rsplit('/').next().unwrap() {
+                    "taken" => assert_eq!(save(out, &name, b"what the source makes of it"), Outcome::Saved),
+                    "skipped" => out.decline(Declined::Skipped("a rule".to_owned())),
+                    "failed" => out.decline(Declined::Failed(EntryError::new("no"))),
+                    // Not answered at all.
+                    "forgotten" => {}
+                    _ => out.decline(Declined::Passed),
+                }
+            }
+            save(out, "/own", b"own");
+            Ok(End::Whole)
+        })
+        .unwrap();
+    // Each counts once, as what the walk found; beside them the folder and the source's own file.
+    assert_eq!(report.tally, Tally { announced: 7, saved: 4, skipped: 1, failed: 2, ..Tally::default() });
+    assert_eq!(report.verdict, Verdict::WithErrors);
+    let root = report.tree.unwrap();
+    let read = |name: &str| bench.read(&root, &format!("{}/{name}", &folder.path().to_str().unwrap()[1..]));
+    assert_eq!(read("taken").unwrap(), b"what the source makes of it");
+    assert_eq!(read("passed").unwrap(), b"passed");
+    assert_eq!((read("skipped"), read("failed"), read("forgotten")), (None, None, None));
+    let mut ledger = LedgerReader::open(&bench.reader(), &root, "script").unwrap();
+    let mut names = Vec::new();
+    while let Some(record) = ledger.next_entry().unwrap() {
+        names.push(String::from_utf8(record.entry.name).unwrap());
+    }
+    assert_eq!(names, [format!("{}/taken", folder.path().display()), "/own".to_owned()]);
+}
+
+#[test]
+fn a_source_that_ends_before_the_walk_ends_the_job() {
+    let folder = folder_of(&["one", "two", "three"]);
+    let bench = Bench::new();
+    let report = bench
+        .offered(folder.path(), |out| {
+            out.offered().unwrap();
+            Ok(End::Stopped("it gave up".to_owned()))
+        })
+        .unwrap();
+    assert_eq!(report.verdict, Verdict::Partial("it gave up".to_owned()));
+    assert!(report.tally.balances() && report.snapshot.is_none());
+    let error = bench.offered(folder.path(), |_| Err(Fatal("it cannot even start".to_owned()))).unwrap_err();
+    assert_eq!(error.to_string(), "it cannot even start");
+    // And the other way round: a walk that finds nothing lets go of the source.
+    let nowhere = bench.offered(&folder.path().join("nowhere"), |out| match out.offered() {
+        Err(stop) => Ok(End::Stopped(stop.0)),
+        Ok(_) => panic!("there is nothing to offer"),
+    });
+    assert!(nowhere.unwrap_err().to_string().contains("nothing to back up"));
+    assert_eq!(bench.snapshots(), 0);
 }

@@ -1,25 +1,40 @@
-"""Announces many small files of a few bytes each, with as little Python for each as the contract allows: what a job of it costs
-is what the host costs.
+"""Announces many small files, with as little Python for each as the contract allows: what a job of it costs is what the host costs.
 
     python3:module_path=<this folder>:module_name=many_entries:count=100000
+    python3:module_path=<this folder>:module_name=many_entries:folder=/srv/many
+
+Options
+    count   so many files of a few bytes, which come from this module (I/O in Python)
+    folder  the files in the folders in this one, by descriptor (direct I/O)
 """
 
-from bareosfd import FT_REG, IO_READ, StatPacket, bRC_More, bRC_OK, bRC_Stop
+import os
+
+from bareosfd import FT_REG, IO_CLOSE, IO_OPEN, IO_READ, StatPacket, bRC_More, bRC_OK, bRC_Stop, iostat_do_in_core
 
 CONTENTS = bytearray(b"a few bytes\n")
 stat = StatPacket(mode=0o100644, nlink=1, size=len(CONTENTS))
 names = iter(())
+direct = False
 left = 0
+descriptor = -1
 
 
 def load_bareos_plugin(options):
     return bRC_OK
 
 
+def files_in(folder):
+    for inner in os.scandir(folder):
+        for name in os.listdir(inner.path):
+            yield f"{inner.path}/{name}"
+
+
 def parse_plugin_definition(options):
-    global names
-    count = int(options.partition("count=")[2].partition(":")[0])
-    names = (f"@MANY/{number // 1000}/{number}" for number in range(count))
+    global names, direct
+    key, _, value = options.rstrip(":").partition("=")
+    direct = key == "folder"
+    names = files_in(value) if direct else (f"@MANY/{number // 1000}/{number}" for number in range(int(value)))
     return bRC_OK
 
 
@@ -44,11 +59,17 @@ def end_backup_file():
 
 
 def plugin_io(packet):
-    global left
-    if packet.func == IO_READ:
+    global left, descriptor
+    func = packet.func
+    if func == IO_READ:
         packet.buf = CONTENTS if left else None
         packet.status = len(CONTENTS) if left else 0
         left = 0
+    elif direct and func == IO_OPEN:
+        descriptor = packet.filedes = os.open(packet.fname, os.O_RDONLY)
+        packet.status = iostat_do_in_core
+    elif direct and func == IO_CLOSE:
+        os.close(descriptor)
     return bRC_OK
 
 
