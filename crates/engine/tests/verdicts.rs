@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use backstay_core::{
-    Attr, CancelReason, Data, DataError, Declined, End, Entry, EntryError, Fatal, FileKind, Id, Ingest, Job, MessageLevel,
-    Outcome, Source, SourceInfo, Start, Stat, Tally, Time, Verdict,
+    Attr, CancelReason, Data, DataError, Declined, End, Entry, EntryError, Fatal, FileKind, Id, Ingest, Job,
+    MessageLevel, Outcome, Source, SourceInfo, Start, Stat, Tally, Time, Verdict,
 };
 use backstay_engine::backup::{BackupOptions, BackupReport, PARTIAL_TAG, ParentChoice, backup, highest_job_id};
 use backstay_engine::ledger::{self, LedgerReader};

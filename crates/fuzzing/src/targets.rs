@@ -250,6 +250,10 @@ fn time(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Some(time) = parse_time(text) {
         assert!(time.nanoseconds < 1_000_000_000);
+        // An offset, or a leap second, can lead out of the years 0 to 9999: Go cannot write that either.
+        if !(-62_167_219_200..253_402_300_800).contains(&time.seconds) {
+            return;
+        }
         let mut written = Vec::new();
         write_time(time, &mut written);
         let again = std::str::from_utf8(&written).ok().and_then(parse_time);
@@ -264,6 +268,8 @@ fn time_corpus() -> Vec<Vec<u8>> {
         b"1969-12-31T23:59:59.5-12:30",
         b"9999-12-31T23:59:59.999999999Z",
         b"2024-02-29T00:00:00Z",
+        b"9999-12-31T23:59:60Z",
+        b"0000-01-01T00:00:00+01:00",
     ]
     .map(<[u8]>::to_vec)
     .into()
