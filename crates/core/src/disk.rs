@@ -141,6 +141,9 @@ pub struct Extent {
     pub zero: bool,
 }
 
+/// Bytes that were read.
+pub type ReadBytes = Box<dyn AsRef<[u8]> + Send + Sync>;
+
 /// Something that can be opened as a disk, under one or several names.
 pub trait Disk: Send + Sync {
     /// How many calls it can bear at a time.
@@ -192,11 +195,11 @@ pub trait OpenDisk: Send + Sync {
         Ok(None)
     }
 
-    /// Fills `buffer`, which holds zeroes, with what stands at `offset`.
+    /// What stands at `offset`, exactly `length` bytes, in memory that the disk provides: it is sent from there, then dropped.
     ///
     /// # Errors
     /// What the client is told.
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError>;
+    fn read(&self, offset: u64, length: usize) -> Result<ReadBytes, DiskError>;
 
     /// Writes `data` at `offset`.
     ///
