@@ -2,6 +2,7 @@
 //!
 //! No input or output happens here, and nothing here imports another crate of the project.
 
+pub mod disk;
 pub mod entry;
 pub mod hook;
 pub mod id;
@@ -11,6 +12,10 @@ pub mod source;
 pub mod store;
 pub mod verdict;
 
+pub use disk::{
+    BlockSize, Client, Connection, Disk, DiskError, DiskInfo, Export, Extent, OpenDisk, OpenError, Peer, ReadBytes,
+    RequestFlags, ServerControl, Support, ThreadModel,
+};
 pub use entry::{Attr, Entry, FileKind, Stat, Time};
 pub use hook::{Answer, Event, Hook, JobFacts, JobKind, JobStatus};
 pub use id::Id;
