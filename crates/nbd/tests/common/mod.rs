@@ -394,7 +394,9 @@ fn shown(flags: RequestFlags) -> String {
 
 /// Runs a program and gives what it printed; it must be there and succeed.
 pub fn run(program: &str, package: &str, arguments: &[&str]) -> String {
-    let output = Program::new(program).args(arguments).output().unwrap_or_else(|error| {
+    // Some of them leave files where they run.
+    let folder = tempfile::tempdir().unwrap();
+    let output = Program::new(program).args(arguments).current_dir(&folder).output().unwrap_or_else(|error| {
         panic!("{program} cannot be started ({error}): install the Debian package {package}, or run scripts/setup test")
     });
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
