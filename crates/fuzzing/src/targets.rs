@@ -9,6 +9,10 @@ use backstay_bareos_host::Module;
 use backstay_bareos_protocol::{FromWorker, ToWorker};
 use backstay_core::{Attr, Entry, FileKind, Id, SavedJob, SideObject, Stat, Time};
 use backstay_engine::ledger::{LedgerHeader, LedgerReader};
+use backstay_nbd::codec::option::{InfoKind, InfoRequest, MetaContextRequest, OptionHeader, OptionKind};
+use backstay_nbd::codec::reply::{Head, decode_head};
+use backstay_nbd::codec::request::{Command, Flags, Request};
+use backstay_nbd::handshake::{Encryption, Handshake, MAX_KEPT, Opened, Step, Style, Terms};
 use backstay_repository::config::Config;
 use backstay_repository::crypto::{MasterKey, OVERHEAD};
 use backstay_repository::gotext::{parse_time, to_json, unquote, write_name, write_time};
@@ -40,6 +44,8 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "definition", run: definition, corpus: definition_corpus },
     Target { name: "pattern", run: pattern, corpus: pattern_corpus },
     Target { name: "file_set", run: file_set, corpus: file_set_corpus },
+    Target { name: "nbd_codec", run: nbd_codec, corpus: nbd_codec_corpus },
+    Target { name: "nbd_handshake", run: nbd_handshake, corpus: nbd_handshake_corpus },
 ];
 
 fn key() -> MasterKey {
@@ -453,4 +459,91 @@ fn file_set_corpus() -> Vec<Vec<u8>> {
     ]
     .map(<[u8]>::to_vec)
     .into()
+}
+
+fn nbd_codec(data: &[u8]) {
+    let _ = decode_head(data);
+    let _ = MetaContextRequest::decode(data);
+    if let Some(request) = InfoRequest::decode(data) {
+        assert_eq!(InfoRequest::decode(&request.encode()).as_ref(), Some(&request));
+    }
+    if let Some(head) = data.first_chunk() {
+        let header = OptionHeader::decode(head);
+        assert!(header.is_none_or(|header| header.encode() == head));
+    }
+    if let Some(head) = data.first_chunk() {
+        let request = Request::decode(head);
+        assert!(request.is_err() || request.is_ok_and(|request| request.encode() == *head));
+    }
+}
+
+fn nbd_codec_corpus() -> Vec<Vec<u8>> {
+    let request = Request { flags: Flags::FUA, command: Command::Write, cookie: 7, offset: 512, count: 4096 };
+    vec![
+        request.encode().to_vec(),
+        OptionHeader { kind: OptionKind::Go, length: 6 }.encode(),
+        InfoRequest { name: b"disk".to_vec(), wanted: vec![InfoKind::Name, InfoKind::BlockSize] }.encode(),
+        MetaContextRequest::encode(b"disk", &[b"base:", b"base:allocation"]),
+        Head::simple(7, None).as_bytes().to_vec(),
+        Head::data(7, 512, 4096).as_bytes().to_vec(),
+    ]
+}
+
+/// A conversation: the first byte says what the server offers, the second in how large pieces the rest arrives. In pieces or
+/// whole, the server says the same, and never keeps more than it promises.
+fn nbd_handshake(data: &[u8]) {
+    let [offer, piece, bytes @ ..] = data else { return };
+    let encryption = [Encryption::Off, Encryption::Offered, Encryption::Required][usize::from(offer % 3)];
+    let style = if offer & 16 == 0 { Style::Newstyle } else { Style::Oldstyle };
+    let terms = Terms { style, encryption, structured_replies: offer & 32 == 0, ..Terms::default() };
+    let whole = nbd_conversation(terms, bytes, bytes.len().max(1));
+    assert_eq!(whole, nbd_conversation(terms, bytes, usize::from(*piece).max(1)));
+}
+
+fn nbd_conversation(terms: Terms, bytes: &[u8], piece: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    let (mut handshake, mut step) = Handshake::begin(terms, &mut out);
+    let (mut kept, mut arrived, mut waits) = (Vec::new(), bytes.chunks(piece), false);
+    loop {
+        step = match step {
+            Step::More => {
+                if waits {
+                    assert!(kept.len() <= MAX_KEPT);
+                    let Some(piece) = arrived.next() else { return out };
+                    kept.extend_from_slice(piece);
+                }
+                let (consumed, step) = handshake.receive(&kept, &mut out);
+                kept.drain(..consumed);
+                waits = step == Step::More;
+                step
+            }
+            Step::List => handshake.listed(Some(&[]), &mut out),
+            Step::Open(request) => {
+                let export = Opened { size: 1, flags: 1, infos: Vec::new() };
+                handshake.opened((request.name != b"missing").then_some(&export), &mut out)
+            }
+            Step::Encrypt => handshake.encrypted(),
+            Step::Start(_) | Step::Close => return out,
+        };
+    }
+}
+
+fn nbd_handshake_corpus() -> Vec<Vec<u8>> {
+    let option = |kind, data: &[u8]| [&OptionHeader { kind, length: data.len() as u32 }.encode(), data].concat();
+    let info = InfoRequest { name: b"disk".to_vec(), wanted: vec![InfoKind::Description] }.encode();
+    let context = MetaContextRequest::encode(b"disk", &[b"base:allocation"]);
+    let talk = |offer: u8, options: &[Vec<u8>]| [&[offer, 7, 0, 0, 0, 3][..], &options.concat()].concat();
+    vec![
+        talk(
+            0,
+            &[
+                option(OptionKind::StructuredReply, b""),
+                option(OptionKind::SetMetaContext, &context),
+                option(OptionKind::Go, &info),
+            ],
+        ),
+        talk(1, &[option(OptionKind::StartTls, b""), option(OptionKind::List, b""), option(OptionKind::Abort, b"")]),
+        talk(2, &[option(OptionKind::Other(99), b"data"), option(OptionKind::ExportName, b"disk")]),
+        talk(16, &[]),
+    ]
 }
