@@ -3,6 +3,10 @@
 //! A disk says what it can and does it; what every server has to do around it (range checks, zeroing by writing, FUA by
 //! flushing) is done once, in the crate of the NBD protocol.
 
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
 /// How many calls a disk can bear at a time, from the strictest to the most lenient.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ThreadModel {
@@ -28,7 +32,76 @@ pub struct Client {
     pub read_only: bool,
     /// Process, user and group of a client on the same host, where the system tells.
     pub peer: Option<Peer>,
+    /// What a disk may ask of the server that serves this connection.
+    pub connection: Connection,
 }
+
+/// What a server does when a disk asks for it, from any thread, also inside a call.
+pub trait ServerControl: Send + Sync {
+    /// See [`Connection::shutdown`].
+    fn shutdown(&self);
+    /// See [`Connection::disconnect`].
+    fn disconnect(&self, force: bool);
+    /// See [`Connection::sleep`].
+    fn sleep(&self, time: Duration) -> bool;
+}
+
+/// The connection that a disk is called for. The empty one, of a disk that no server serves, does nothing.
+#[derive(Clone, Default)]
+pub struct Connection(Option<Arc<dyn ServerControl>>);
+
+impl Connection {
+    /// One that a server serves.
+    #[must_use]
+    pub fn new(control: Arc<dyn ServerControl>) -> Self {
+        Self(Some(control))
+    }
+
+    /// Asks the server to end: calls that run are finished and answered, open disks are closed. Returns at once.
+    pub fn shutdown(&self) {
+        if let Some(control) = &self.0 {
+            control.shutdown();
+        }
+    }
+
+    /// Ends this connection; returns at once. With `force` nothing is answered any more, not even the call that runs;
+    /// else what runs is answered and later requests fail until the client leaves. Either way the disk is called no more.
+    pub fn disconnect(&self, force: bool) {
+        if let Some(control) = &self.0 {
+            control.disconnect(force);
+        }
+    }
+
+    /// Sleeps; less when the server or the connection ends meanwhile. Whether it was the whole time.
+    #[must_use]
+    pub fn sleep(&self, time: Duration) -> bool {
+        match &self.0 {
+            Some(control) => control.sleep(time),
+            None => {
+                std::thread::sleep(time);
+                true
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Connection(served)" } else { "Connection(none)" })
+    }
+}
+
+impl PartialEq for Connection {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(another)) => Arc::ptr_eq(one, another),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Connection {}
 
 /// A client on the same host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,7 +243,8 @@ pub trait Disk: Send + Sync {
         Some(Vec::new())
     }
 
-    /// Opens an export. Dropping it closes it.
+    /// Opens an export; its name is that of the connection until it is dropped, which closes it. All calls for one
+    /// connection come from threads that live as long as it does.
     ///
     /// # Errors
     /// See [`OpenError`].
