@@ -37,7 +37,9 @@ impl Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         let ended = ENDED.read().unwrap_or_else(PoisonError::into_inner);
-        if *ended || matches!(self.first, ffi::PyGILState_STATE::PyGILState_LOCKED) {
+        // SAFETY: it may be asked at any time. A script that calls `sys.exit` ends the interpreter behind our back.
+        let running = unsafe { ffi::Py_IsInitialized() } != 0;
+        if *ended || !running || matches!(self.first, ffi::PyGILState_STATE::PyGILState_LOCKED) {
             return;
         }
         // SAFETY: the interpreter cannot end while `ended` is held. The second count is given back without detaching, the

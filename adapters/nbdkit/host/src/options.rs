@@ -6,9 +6,8 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use std::time::Duration;
 
-use crate::numbers::{parse_bool, parse_delay, parse_unsigned};
+use crate::numbers::{parse_bool, parse_unsigned};
 
 /// The one that a name of the table stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,18 +220,10 @@ pub struct Options {
     pub exit_with_parent: bool,
     /// `--tls`; none: on if there are credentials.
     pub tls: Option<TlsMode>,
-    /// `--tls-certificates`.
-    pub tls_certificates: Option<PathBuf>,
-    /// `--tls-psk`.
-    pub tls_psk: Option<PathBuf>,
-    /// `--tls-verify-peer`.
-    pub tls_verify_peer: bool,
     /// `--swap`.
     pub swap: bool,
     /// `--dump-plugin`.
     pub dump_plugin: bool,
-    /// `--timeout`: for the handshake.
-    pub timeout: Option<Duration>,
     /// `--keepalive`.
     pub keepalive: bool,
     /// `--print-uri`.
@@ -287,12 +278,8 @@ impl Default for Options {
             group: None,
             exit_with_parent: false,
             tls: None,
-            tls_certificates: None,
-            tls_psk: None,
-            tls_verify_peer: false,
             swap: false,
             dump_plugin: false,
-            timeout: None,
             keepalive: false,
             print_uri: false,
             plugin: None,
@@ -398,9 +385,9 @@ impl Options {
                 return Err(format!("cannot open filter '{}': C filters cannot be loaded here", value.display()));
             }
             Name::Tls => self.tls = Some(tls_mode(&text(shown, value)?)?),
-            Name::TlsCertificates => self.tls_certificates = Some(value.into()),
-            Name::TlsPsk => self.tls_psk = Some(value.into()),
-            Name::TlsVerifyPeer => self.tls_verify_peer = true,
+            Name::TlsCertificates | Name::TlsPsk | Name::TlsVerifyPeer => {
+                return Err(format!("{shown}: encryption is not supported here"));
+            }
             Name::Swap => self.swap = true,
             Name::SelinuxLabel => {
                 return Err("--selinux-label: labels for sockets are not supported here".to_owned());
@@ -412,8 +399,7 @@ impl Options {
             Name::LongOptions => self.ask(Question::LongOptions),
             Name::ShortOptions => self.ask(Question::ShortOptions),
             Name::Timeout => {
-                let (seconds, nanoseconds) = parse_delay("timeout", &text(shown, value)?)?;
-                self.timeout = Some(Duration::new(seconds.into(), nanoseconds));
+                return Err("--timeout: a time limit for the handshake is not supported here".to_owned());
             }
             Name::Keepalive => self.keepalive = true,
             Name::PrintUri => self.print_uri = true,
@@ -438,8 +424,14 @@ impl Options {
                 "--dump-plugin, -p, --run, -s, -U or --vsock options cannot be used in this combination".to_owned()
             );
         }
+        if self.single && self.print_uri {
+            return Err("--print-uri: a server on standard input and output (-s) has no URI".to_owned());
+        }
         if self.oldstyle && self.tls == Some(TlsMode::Require) {
             return Err("cannot use oldstyle protocol (-o) and require TLS".to_owned());
+        }
+        if matches!(self.tls, Some(TlsMode::On | TlsMode::Require)) {
+            return Err("--tls: encryption is not supported here (--tls=off is)".to_owned());
         }
         if self.single || self.run.is_some() || self.exit_with_parent {
             self.foreground = true;

@@ -89,6 +89,7 @@ fn what_contradicts_itself_is_refused() {
         &["--vsock", "-U", "x"],
         &["--vsock", "-s"],
         &["-o", "--tls=require"],
+        &["-s", "--print-uri"],
     ] {
         assert!(parse(line).is_err(), "{line:?}");
     }
@@ -107,6 +108,8 @@ fn wrong_values_are_refused_with_the_name_of_their_option() {
         (&["-D", "foo=1"], "-D"),
         (&["--tls", "maybe"], "--tls"),
         (&["--timeout", "soon"], "timeout"),
+        (&["--tls=on"], "--tls"),
+        (&["--tls-psk", "x"], "--tls-psk"),
         (&["--filter=cow"], "cow"),
         (&["--selinux-label", "x"], "--selinux-label"),
     ] {
