@@ -1,0 +1,10 @@
+//! The NBD protocol: a codec and a handshake without input or output, and a server for any [`Disk`](backstay_core::Disk).
+//!
+//! Where this crate speaks of a *reference*, it is the one of the nbdkit Python plugin contract, whose server this is.
+
+pub mod codec;
+pub mod guarded;
+pub mod handshake;
+pub mod listen;
+pub mod memory;
+pub mod server;
