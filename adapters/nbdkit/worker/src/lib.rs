@@ -6,6 +6,7 @@
 //!   gives; `password` reads passwords.
 //! * [`script`] loads a script and calls its functions; [`disk`] makes a disk of them; [`extents`] are the rules for what
 //!   `extents` returns.
+//! * `serve` is the whole life of the server process, `standard` what becomes of its standard streams.
 
 pub mod constants;
 pub mod context;
@@ -14,7 +15,10 @@ pub mod extents;
 mod module;
 mod password;
 pub mod script;
+mod serve;
+mod standard;
 
 pub use disk::ScriptDisk;
 pub use module::register_module;
 pub use script::Script;
+pub use serve::run;
