@@ -1,8 +1,11 @@
 //! The plugin worker: the only program of the project that is linked with CPython. `backstay` starts it, one process
-//! for each job and plugin module (or instance, for the plugins of the two other daemons); people call it only to ask what it is.
+//! for each job and plugin module (or instance, for the plugins of the two other daemons), or becomes it, for an nbdkit script;
+//! people call it only to ask what it is.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::iter::Peekable;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,6 +16,7 @@ use backstay_worker::{Confinement, Inherited};
 
 const USAGE: &str = "\
 Usage: backstay-python bareos-fd|bareos-sd|bareos-dir [--python PATH] [CONFINEMENT]
+       backstay-python nbdkit [--python PATH] [NBDKIT OPTIONS] python SCRIPT [KEY=VALUE...]
        backstay-python --check [--python PATH] [CONFINEMENT]
        backstay-python --version
 
@@ -22,6 +26,7 @@ Commands:
   bareos-fd      Serve one job of a Bareos file-daemon plugin (descriptors 3, 4 and 5 come from backstay)
   bareos-sd, bareos-dir
                  Serve one instance of a Bareos storage-daemon or director plugin for one job
+  nbdkit         Serve an nbdkit Python script by NBD; everything that follows is in nbdkit's spelling (nbdkit --help)
   --check        Start Python, import the built-in modules and say which interpreter is used
   --version      Print the version and the linked Python
 
@@ -50,6 +55,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    if arguments.next_if(|first| first == "nbdkit").is_some() {
+        return nbdkit(arguments);
+    }
     let command = match parse(std::env::args_os().skip(1)) {
         Ok(command) => command,
         Err(reason) => return fail(&format!("{reason}\n\n{USAGE}"), 2),
@@ -90,6 +99,22 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, Strin
         "--help" | "-h" => Ok(Command::Help),
         other => Err(format!("unknown command {other}")),
     }
+}
+
+/// Everything but an interpreter in the first place is nbdkit's.
+fn nbdkit(mut arguments: Peekable<impl Iterator<Item = OsString>>) -> ExitCode {
+    let python = match arguments.next_if(|first| first.as_encoded_bytes().starts_with(b"--python")) {
+        Some(first) if first == "--python" => match arguments.next() {
+            Some(path) => Some(path),
+            None => return fail("--python needs a path", 1),
+        },
+        Some(first) => match first.as_encoded_bytes().strip_prefix(b"--python=") {
+            Some(path) => Some(OsStr::from_bytes(path).to_owned()),
+            None => return fail(&format!("unknown argument {}", first.display()), 1),
+        },
+        None => None,
+    };
+    backstay_nbdkit_worker::run(arguments, &interpreter_path(python.as_deref()))
 }
 
 fn bareos_fd(path: &Path, confinement: &Confinement) -> ExitCode {

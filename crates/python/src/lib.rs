@@ -1,15 +1,18 @@
-//! What every hosted Python contract needs: the start of the interpreter, classes with C members, tracebacks, buffers,
-//! descriptors and the interruption of a blocked callback.
+//! What every hosted Python contract needs: the start and end of the interpreter, thread states, classes with C members,
+//! tracebacks, buffers, counted memory, descriptors, the interruption of a blocked callback.
 //!
 //! Imports pyo3 and libc only. Besides the shared ring this is the one place where `unsafe` is allowed; every block says
 //! why it holds.
 #![allow(unsafe_code)]
 
 pub mod buffers;
+pub mod counted;
 pub mod descriptors;
 pub mod interpreter;
 pub mod interrupt;
+pub mod process;
 pub mod record;
+pub mod threads;
 pub mod traceback;
 
 pub use buffers::ByteView;

@@ -1,0 +1,86 @@
+//! What is printed instead of serving: `--help`, `--version`, `--dump-config` (reference 2.1).
+
+use std::path::Path;
+
+/// The release of nbdkit whose contract this is.
+pub const CONTRACT: &str = "1.42.3";
+
+/// `--help`.
+pub const HELP: &str = "\
+Usage: nbdkit [OPTIONS] python SCRIPT [KEY=VALUE...] [OPTIONS]
+
+Serves a disk that a Python script makes up, by the NBD protocol.
+
+Where:
+  -U, --unix SOCKET|-       Listen on a Unix socket; -: one in a folder of its own
+  -p, --port PORT           Listen on a TCP port or service [default: 10809]
+  -i, --ipaddr ADDRESS      Listen on this address only
+  -4, -6                    IPv4 only, IPv6 only
+      --vsock               Listen on AF_VSOCK
+  -s, --single              Serve one client on standard input and output
+      --run COMMAND         Run a command beside the server: $uri, $unixsocket, $port, $exportname
+  -e, --exportname NAME     The export in $uri
+      --print-uri           Print the URI
+
+How:
+  -r, --readonly            Read only
+  -t, --threads N           Threads of a connection in the parallel thread model [default: 16]
+  -n, -o                    Newstyle protocol (the default), oldstyle protocol
+      --mask-handshake N    Handshake flags that may be offered
+      --no-sr, --no-mc      No structured replies, no meta contexts
+      --keepalive           TCP keepalive
+      --tls off             No encryption (the others are not supported)
+
+Process:
+  -f, --foreground          Stay in the foreground
+  -P, --pidfile FILE        Write the process number to a file
+  -u, --user USER, -g, --group GROUP
+                            Become them after the sockets are open
+      --exit-with-parent    End with the process that started this one
+      --swap                Lock all memory
+  -v, --verbose             Debug messages on standard error
+  -D, --debug NAME.FLAG=N   A debug flag
+      --log stderr|syslog|null
+
+Questions:
+      --dump-plugin, --dump-config, --help, -V, --version, --long-options, --short-options
+
+Refused by name: --filter, --selinux-label, --timeout, --tls on, --tls require, --tls-certificates, --tls-psk, --tls-verify-peer
+";
+
+/// The lines of `--version`.
+#[must_use]
+pub fn version(with_plugin: bool) -> String {
+    let own = format!("nbdkit {CONTRACT} (backstay {})\n", env!("CARGO_PKG_VERSION"));
+    if with_plugin { format!("{own}python {CONTRACT}\n") } else { own }
+}
+
+/// The lines of `--dump-config`, for the program at this path.
+#[must_use]
+pub fn config(program: &Path) -> String {
+    let folder = program.parent().unwrap_or(Path::new("/")).display().to_string();
+    let mut parts = CONTRACT.split('.');
+    let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let lines = [
+        ("binary", program.display().to_string()),
+        ("bindir", folder.clone()),
+        ("exit_with_parent", "yes".to_owned()),
+        ("filterdir", folder.clone()),
+        ("host_cpu", std::env::consts::ARCH.to_owned()),
+        ("host_os", "linux-gnu".to_owned()),
+        ("libdir", folder.clone()),
+        ("mandir", folder.clone()),
+        ("name", "nbdkit".to_owned()),
+        ("plugindir", folder.clone()),
+        ("root_tls_certificates_dir", "/etc/pki/nbdkit".to_owned()),
+        ("sbindir", folder),
+        ("selinux", "no".to_owned()),
+        ("sysconfdir", "/etc".to_owned()),
+        ("tls", "no".to_owned()),
+        ("version", CONTRACT.to_owned()),
+        ("version_major", major.to_owned()),
+        ("version_minor", minor.to_owned()),
+        ("zstd", "no".to_owned()),
+    ];
+    lines.iter().fold(String::new(), |text, (key, value)| text + key + "=" + value + "\n")
+}

@@ -1,0 +1,217 @@
+//! The sockets that a server listens on (reference 2.1: `-U`, `-p`, `-i`, `-4`, `-6`).
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+
+use crate::numbers::parse_unsigned;
+use crate::options::{LONGEST_SOCKET_PATH, Options, UnixSocket};
+
+/// The port when none is named.
+pub const DEFAULT_PORT: u16 = 10_809;
+/// As many as the system lets wait.
+const BACKLOG: i32 = 4096;
+/// Where the system's services are listed.
+const SERVICES: &str = "/etc/services";
+
+/// Where clients find the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A Unix socket at this absolute path.
+    Unix(PathBuf),
+    /// This TCP port.
+    Tcp(u16),
+    /// This port of AF_VSOCK.
+    Vsock(u32),
+}
+
+/// A folder that goes when it is dropped, with the socket in it.
+#[derive(Debug)]
+pub struct PrivateFolder {
+    path: PathBuf,
+    maker: u32,
+}
+
+impl Drop for PrivateFolder {
+    fn drop(&mut self) {
+        // Not in the half of a fork that leaves it to the other.
+        if self.maker == std::process::id() {
+            let _ = std::fs::remove_file(self.path.join("socket"));
+            let _ = std::fs::remove_dir(&self.path);
+        }
+    }
+}
+
+impl PrivateFolder {
+    /// Makes `/tmp/nbdkitXXXXXX`, readable by its owner only.
+    fn new() -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("nbdkit").tempdir_in("/tmp")?;
+        Ok(Self { path: folder.keep(), maker: std::process::id() })
+    }
+
+    /// Says that the process which calls this removes it.
+    pub fn take_over(&mut self) {
+        self.maker = std::process::id();
+    }
+}
+
+/// Where the options want the server, made absolute; a folder of its own for `-U -`.
+///
+/// # Errors
+/// One sentence that names the option.
+pub fn place(options: &Options) -> Result<(Place, Option<PrivateFolder>), String> {
+    match &options.unix {
+        Some(UnixSocket::Private) => {
+            let folder = PrivateFolder::new().map_err(|error| format!("mkdtemp: {error}"))?;
+            Ok((Place::Unix(folder.path.join("socket")), Some(folder)))
+        }
+        Some(UnixSocket::Path(path)) => Ok((Place::Unix(socket_path(path)?), None)),
+        None if options.vsock => Ok((Place::Vsock(vsock_port(options.port.as_deref())?), None)),
+        None => Ok((Place::Tcp(port(options.port.as_deref())?), None)),
+    }
+}
+
+fn socket_path(path: &Path) -> Result<PathBuf, String> {
+    let path = std::path::absolute(path).map_err(|error| format!("-U: {}: {error}", path.display()))?;
+    let length = path.as_os_str().as_bytes().len();
+    if length > LONGEST_SOCKET_PATH {
+        return Err(format!("-U: path too long: length {length} > max {LONGEST_SOCKET_PATH} bytes"));
+    }
+    Ok(path)
+}
+
+fn vsock_port(text: Option<&str>) -> Result<u32, String> {
+    text.map_or(Ok(DEFAULT_PORT.into()), |text| parse_unsigned("port", text))
+}
+
+/// A number, or the name of a TCP service.
+fn port(text: Option<&str>) -> Result<u16, String> {
+    let Some(text) = text else { return Ok(DEFAULT_PORT) };
+    if let Ok(port) = text.parse() {
+        return Ok(port);
+    }
+    let services = std::fs::read_to_string(SERVICES).unwrap_or_default();
+    service_port(&services, text).ok_or_else(|| format!("-p: {text} is no port and no TCP service of this system"))
+}
+
+fn service_port(services: &str, name: &str) -> Option<u16> {
+    services.lines().find_map(|line| {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut words = line.split_whitespace();
+        let (first, port) = (words.next()?, words.next()?.strip_suffix("/tcp")?);
+        (first == name || words.any(|alias| alias == name)).then(|| port.parse().ok())?
+    })
+}
+
+/// Binds and listens.
+///
+/// # Errors
+/// One sentence that names the address.
+pub fn open(place: &Place, options: &Options) -> Result<Vec<OwnedFd>, String> {
+    match place {
+        Place::Unix(path) => {
+            unix(path).map(|socket| vec![socket]).map_err(|error| format!("{}: {error}", path.display()))
+        }
+        Place::Tcp(port) => tcp(*port, options),
+        Place::Vsock(port) => {
+            vsock(*port).map(|socket| vec![socket]).map_err(|error| format!("--vsock: port {port}: {error}"))
+        }
+    }
+}
+
+fn unix(path: &Path) -> io::Result<OwnedFd> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+fn vsock(port: u32) -> nix::Result<OwnedFd> {
+    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, VsockAddr, bind, listen, socket};
+    let vsock = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(vsock.as_raw_fd(), &VsockAddr::new(u32::MAX, port))?;
+    listen(&vsock, Backlog::new(BACKLOG)?)?;
+    Ok(vsock)
+}
+
+fn tcp(port: u16, options: &Options) -> Result<Vec<OwnedFd>, String> {
+    let wanted =
+        |address: &SocketAddr| !(options.ipv4_only && address.is_ipv6() || options.ipv6_only && address.is_ipv4());
+    let addresses: Vec<SocketAddr> = match &options.address {
+        Some(host) => {
+            (host.as_str(), port).to_socket_addrs().map_err(|error| format!("-i: {host}: {error}"))?.collect()
+        }
+        None => vec![
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+            SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
+        ],
+    };
+    let mut sockets = Vec::new();
+    let mut refused = Vec::new();
+    for address in addresses.into_iter().filter(wanted) {
+        match tcp_socket(address, options.keepalive) {
+            Ok(socket) => sockets.push(socket),
+            // A family that is in use, or that this host does not have, is left out.
+            Err(error) if options.address.is_none() || error.kind() == io::ErrorKind::AddrInUse => {
+                refused.push(format!("{address}: {error}"));
+            }
+            Err(error) => return Err(format!("bind: {address}: {error}")),
+        }
+    }
+    if sockets.is_empty() {
+        let reasons = if refused.is_empty() { "there is no such address".to_owned() } else { refused.join("; ") };
+        return Err(format!("unable to bind to any sockets: {reasons}"));
+    }
+    Ok(sockets)
+}
+
+fn tcp_socket(address: SocketAddr, keepalive: bool) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    // Accepted ones inherit it.
+    sockopt::set_socket_keepalive(&socket, keepalive)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_found_by_name_and_alias() {
+        let list = "# comment\nnbd\t\t10809/tcp\t\t\t# Linux Network Block Device\nhttp 80/tcp www\ntftp 69/udp\n";
+        assert_eq!(service_port(list, "nbd"), Some(10_809));
+        assert_eq!(service_port(list, "www"), Some(80));
+        assert_eq!(service_port(list, "tftp"), None);
+        assert_eq!(service_port(list, "comment"), None);
+    }
+
+    #[test]
+    fn a_private_socket_goes_with_its_folder() {
+        let options = Options { unix: Some(UnixSocket::Private), ..Options::default() };
+        let (place, folder) = place(&options).unwrap();
+        let Place::Unix(path) = &place else { panic!("{place:?}") };
+        let sockets = open(&place, &options).unwrap();
+        assert!(path.exists() && path.starts_with("/tmp") && path.ends_with("socket"));
+        assert!(unix(path).unwrap_err().kind() == io::ErrorKind::AddrInUse);
+        drop((sockets, folder));
+        assert!(!path.parent().unwrap().exists());
+    }
+
+    #[test]
+    fn paths_are_made_absolute_and_have_a_limit() {
+        assert!(socket_path(Path::new("here")).unwrap().is_absolute());
+        assert!(socket_path(Path::new(&format!("/{}", "x".repeat(106)))).is_ok());
+        assert!(socket_path(Path::new(&format!("/{}", "x".repeat(107)))).unwrap_err().contains("too long"));
+    }
+}

@@ -1,0 +1,24 @@
+//! nbdkit Python scripts, unmodified: the module `nbdkit` and the callbacks of a script as a [`backstay_core::Disk`].
+//!
+//! Section numbers in this crate are those of the reference of nbdkit's Python plugin API.
+//!
+//! * [`context`] is what a callback runs for: its connection and what it gave to `set_error`; `module` is what `import nbdkit`
+//!   gives; `password` reads passwords.
+//! * [`script`] loads a script and calls its functions; [`disk`] makes a disk of them; [`extents`] are the rules for what
+//!   `extents` returns.
+//! * `serve` is the whole life of the server process, `standard` what becomes of its standard streams.
+
+pub mod constants;
+pub mod context;
+pub mod disk;
+pub mod extents;
+mod module;
+mod password;
+pub mod script;
+mod serve;
+mod standard;
+
+pub use disk::ScriptDisk;
+pub use module::register_module;
+pub use script::Script;
+pub use serve::run;

@@ -1,0 +1,126 @@
+//! Real clients (item 68): they say whether a server of scripts is one that they know.
+
+use std::process::{Command, Output};
+
+use super::LEAST;
+use super::server::{Server, installed, program, script, text};
+
+/// A disk of 8 MiB in memory, version 2, that knows holes and takes parallel calls.
+const DISK: &str = include_str!("../../../../adapters/nbdkit/examples/memory.py");
+
+/// Runs a client, if this host has it.
+fn client(name: &str, arguments: &[&str]) -> Option<Output> {
+    if !installed(name) {
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("skipped: no {name} here\n").as_bytes());
+        return None;
+    }
+    // Some leave files where they run.
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(name).args(arguments).current_dir(&folder).output().unwrap();
+    assert!(output.status.success(), "{name} {arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    Some(output)
+}
+
+fn pattern(folder: &std::path::Path) -> (String, Vec<u8>) {
+    let mut bytes: Vec<u8> =
+        (0..8_u32 << 18).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    bytes[1 << 20..3 << 20].fill(0);
+    let path = folder.join("pattern.raw");
+    std::fs::write(&path, &bytes).unwrap();
+    (path.to_str().unwrap().to_owned(), bytes)
+}
+
+#[test]
+fn item_68_nbdinfo() {
+    let server = Server::with(DISK, &["size=8M"]);
+    let Some(output) = client("nbdinfo", &["--json", &server.uri()]) else { return };
+    assert!(text(&output.stdout).contains("\"export-size\": 8388608"), "{}", text(&output.stdout));
+    client("nbdinfo", &["--list", "--json", &server.uri()]).unwrap();
+    let map = client("nbdinfo", &["--map", &server.uri()]).unwrap();
+    assert!(text(&map.stdout).contains("hole,zero"), "{}", text(&map.stdout));
+}
+
+#[test]
+fn item_68_nbdinfo_by_socket_activation() {
+    if !installed("nbdinfo") {
+        return;
+    }
+    let script = script(LEAST);
+    let output = Command::new("nbdinfo")
+        .args(["--size", "--", "[", env!("CARGO_BIN_EXE_backstay-python"), "nbdkit", "python", &script.path, "]"])
+        .output()
+        .unwrap();
+    assert_eq!(text(&output.stdout), "1048576\n", "{}", text(&output.stderr));
+}
+
+#[test]
+fn item_68_nbdcopy_both_ways() {
+    let server = Server::with(DISK, &["size=8M"]);
+    let (file, bytes) = pattern(server.script.folder.path());
+    if client("nbdcopy", &[&file, &server.uri()]).is_none() {
+        return;
+    }
+    let back = server.file("back.raw");
+    client("nbdcopy", &[&server.uri(), back.to_str().unwrap()]).unwrap();
+    assert!(std::fs::read(back).unwrap() == bytes);
+}
+
+#[test]
+fn item_68_qemu() {
+    let server = Server::with(DISK, &["size=8M"]);
+    let (file, bytes) = pattern(server.script.folder.path());
+    let uri = server.uri();
+    if client("qemu-img", &["info", "-f", "raw", &uri]).is_none() {
+        return;
+    }
+    client("qemu-img", &["convert", "-n", "-f", "raw", "-O", "raw", &file, &uri]).unwrap();
+    client("qemu-img", &["compare", "-f", "raw", "-F", "raw", &file, &uri]).unwrap();
+    let back = server.file("back.raw");
+    client("qemu-img", &["convert", "-f", "raw", "-O", "raw", &uri, back.to_str().unwrap()]).unwrap();
+    assert!(std::fs::read(back).unwrap() == bytes);
+    let commands = ["-c", "write -P 7 4096 8192", "-c", "read -P 7 4096 8192", "-c", "write -z 4096 4096"];
+    let more = ["-c", "read -P 0 4096 4096", "-c", "discard 8192 4096", "-c", "flush"];
+    let mut arguments = vec!["-f", "raw"];
+    arguments.extend(commands.iter().chain(&more));
+    arguments.push(&uri);
+    let output = client("qemu-io", &arguments).unwrap();
+    assert!(!text(&output.stdout).contains("failed"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn item_68_nbdsh() {
+    // libnbd's Python module belongs to the system's Python.
+    let probe = Command::new("/usr/bin/python3").args(["-c", "import nbd"]).status();
+    if !probe.is_ok_and(|status| status.success()) {
+        return;
+    }
+    let script = script(DISK);
+    let line = "/usr/bin/python3 -m nbd -u \"$uri\" -c 'h.pwrite(b\"hello\" * 100, 512)' -c 'assert h.pread(500, 512) == b\"hello\" * 100' \
+                -c 'assert h.can_fua() and h.can_trim() and not h.is_read_only()'";
+    let output = program(&["-U", "-", "python", &script.path, "size=8M", "--run", line]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+}
+
+#[test]
+fn item_68_fio() {
+    let server = Server::with(DISK, &["size=8M"]);
+    let uri = format!("--uri={}", server.uri());
+    client(
+        "fio",
+        &[
+            "--name=job",
+            "--ioengine=nbd",
+            &uri,
+            "--rw=randrw",
+            "--bs=4k",
+            "--iodepth=64",
+            "--numjobs=4",
+            "--size=8M",
+            "--number_ios=2000",
+            "--verify=crc32c",
+            "--verify_fatal=1",
+            "--offset_increment=2M",
+            "--thread=0",
+        ],
+    );
+}
