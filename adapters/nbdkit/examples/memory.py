@@ -1,4 +1,4 @@
-#!/usr/bin/env -S backstay-nbdkit python
+#!/usr/bin/env -S backstay-python nbdkit python
 """A disk in memory: backstay-python nbdkit python memory.py size=64M
 
 API version 2. Memory is taken page by page as it is written; what was never written is a hole.

@@ -152,9 +152,3 @@ impl Drop for Server {
         }
     }
 }
-
-/// Whether a program is on this host.
-pub(crate) fn installed(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|folder| Path::new(&folder).join(program).exists()))
-}
