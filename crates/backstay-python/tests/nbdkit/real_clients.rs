@@ -11,7 +11,7 @@ const DISK: &str = include_str!("../../../../adapters/nbdkit/examples/memory.py"
 /// Runs a client.
 fn client(name: &str, arguments: &[&str]) -> Output {
     // Some leave files where they run.
-    let folder = tempfile::tempdir();
+    let folder = tempfile::tempdir().unwrap();
     let output = Command::new(name).args(arguments).current_dir(&folder).output();
     let output = output.unwrap_or_else(|error| panic!("{name} cannot be started ({error}): run scripts/setup test"));
     assert!(output.status.success(), "{name} {arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
