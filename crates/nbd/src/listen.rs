@@ -1,13 +1,10 @@
-//! Listening sockets: a Unix path, TCP, AF_VSOCK, or those that whoever started the program has opened.
-
-mod activation;
+//! Listening sockets: a Unix path, TCP, AF_VSOCK.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-pub use activation::inherited;
 use nix::sys::socket::VsockAddr;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
@@ -46,29 +43,46 @@ pub fn unix(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Listens on a TCP port of all interfaces, or of the addresses of one `host`: a socket for each address. One that is in use,
-/// or of a family that this system does not have, is left out as long as another works.
+/// The addresses of a TCP port: those of one `host`, or of all interfaces.
 ///
 /// # Errors
-/// There is no such host, or none of the addresses can be bound: why the last could not.
-pub fn tcp(host: Option<&str>, port: u16, family: Family) -> io::Result<Vec<OwnedFd>> {
-    let addresses: Vec<SocketAddr> = match host {
+/// There is no such host.
+pub fn addresses(host: Option<&str>, port: u16, family: Family) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses: Vec<SocketAddr> = match host {
         Some(host) => (host, port).to_socket_addrs()?.collect(),
         None => vec![
             SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
             SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
         ],
     };
+    addresses.retain(|address| suits(address, family));
+    Ok(addresses)
+}
+
+/// Listens on TCP addresses: a socket for each. One that is in use, or with `lenient` one that cannot be had for whatever reason,
+/// is left out as long as another works. `keepalive`: idle connections are asked whether they still live.
+///
+/// # Errors
+/// None of the addresses can be bound, each with its reason; without `lenient` the first that cannot.
+pub fn tcp(addresses: &[SocketAddr], lenient: bool, keepalive: bool) -> io::Result<Vec<OwnedFd>> {
     let mut sockets = Vec::new();
-    let mut refused = io::Error::new(io::ErrorKind::AddrNotAvailable, "no address of the family asked for");
-    for address in addresses.into_iter().filter(|address| suits(address, family)) {
-        match listen_tcp(address) {
+    let mut refused = Vec::new();
+    let mut kind = io::ErrorKind::AddrNotAvailable;
+    for address in addresses {
+        match listen_tcp(address, keepalive).map_err(io::Error::from) {
             Ok(socket) => sockets.push(socket),
-            Err(error @ (Errno::ADDRINUSE | Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)) => refused = error.into(),
-            Err(error) => return Err(error.into()),
+            Err(error) if lenient || error.kind() == io::ErrorKind::AddrInUse => {
+                kind = error.kind();
+                refused.push(format!("{address}: {error}"));
+            }
+            Err(error) => return Err(io::Error::new(error.kind(), format!("bind: {address}: {error}"))),
         }
     }
-    if sockets.is_empty() { Err(refused) } else { Ok(sockets) }
+    if sockets.is_empty() {
+        let reasons = if refused.is_empty() { "there is no such address".to_owned() } else { refused.join("; ") };
+        return Err(io::Error::new(kind, format!("unable to bind to any sockets: {reasons}")));
+    }
+    Ok(sockets)
 }
 
 fn suits(address: &SocketAddr, family: Family) -> bool {
@@ -79,14 +93,16 @@ fn suits(address: &SocketAddr, family: Family) -> bool {
     }
 }
 
-fn listen_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
+fn listen_tcp(address: &SocketAddr, keepalive: bool) -> Result<OwnedFd, Errno> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
+    // Accepted ones inherit it.
+    sockopt::set_socket_keepalive(&socket, keepalive)?;
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
-    bind(&socket, &address)?;
+    bind(&socket, address)?;
     listen(&socket, BACKLOG)?;
     Ok(socket)
 }

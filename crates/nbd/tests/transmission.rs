@@ -190,17 +190,24 @@ fn a_client_that_sends_no_more_still_gets_its_answers() {
     assert!(peer.is_closed());
 }
 
+/// A server of parallel calls in which every read waits but those of the first bytes.
+fn holding(wait: impl Fn() + Send + Sync + 'static) -> Running {
+    let act = move |call: &str, _: &Client| {
+        if call.starts_with("read") && call != "read 0 8" {
+            wait();
+        }
+        Ok(())
+    };
+    Running::new(Arc::new(Probe::acting(ThreadModel::Parallel, act)))
+}
+
 /// Sixteen calls can only end when sixteen run.
 #[test]
 fn parallel_calls_of_one_connection_overlap_and_are_answered_out_of_order() {
     let barrier = Arc::new(Barrier::new(16));
-    let act = move |call: &str, _: &Client| {
-        if call.starts_with("read") && call != "read 0 8" {
-            barrier.wait();
-        }
-        Ok(())
-    };
-    let server = Running::new(Arc::new(Probe::acting(ThreadModel::Parallel, act)));
+    let server = holding(move || {
+        barrier.wait();
+    });
     let mut peer = server.connect().ready();
     for round in 0..4_u64 {
         let cookies = round * 16 + 1..round * 16 + 17;
@@ -223,13 +230,7 @@ fn parallel_calls_of_one_connection_overlap_and_are_answered_out_of_order() {
 fn a_request_that_comes_while_calls_run_is_run_beside_them() {
     let latch = Latch::default();
     let held = latch.clone();
-    let act = move |call: &str, _: &Client| {
-        if call.starts_with("read") && call != "read 0 8" {
-            held.wait();
-        }
-        Ok(())
-    };
-    let server = Running::new(Arc::new(Probe::acting(ThreadModel::Parallel, act)));
+    let server = holding(move || held.wait());
     let mut peer = server.connect().ready();
     for cookie in 1..16 {
         peer.request(read(cookie, 8 * cookie, 8), b"");
@@ -639,17 +640,18 @@ fn many_connections_come_and_go() {
 }
 
 #[test]
-fn tcp_listens_on_both_families_and_serves() {
-    use backstay_nbd::listen::{Family, tcp};
-    let listeners: Vec<OwnedFd> = tcp(Some("127.0.0.1"), 0, Family::V4).unwrap();
-    assert!(tcp(Some("127.0.0.1"), 0, Family::V6).is_err());
+fn tcp_listens_on_the_family_asked_for_and_serves() {
+    use backstay_nbd::listen::{self, Family, addresses};
+    let tcp = |port, family| listen::tcp(&addresses(Some("127.0.0.1"), port, family).unwrap(), false, false);
+    let listeners: Vec<OwnedFd> = tcp(0, Family::V4).unwrap();
+    assert!(tcp(0, Family::V6).is_err());
     let address = |fd: &OwnedFd| {
         let listener = std::net::TcpListener::from(fd.try_clone().unwrap());
         listener.local_addr().unwrap()
     };
     let at = address(&listeners[0]);
     // Another on the same port has no address left.
-    assert_eq!(tcp(Some("127.0.0.1"), at.port(), Family::Any).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+    assert_eq!(tcp(at.port(), Family::Any).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
     let server = Server::new(Arc::new(MemoryDisk::new(1 << 20, ThreadModel::Parallel)), Settings::default()).unwrap();
     let handle = server.handle();
     let serving = std::thread::spawn(move || server.serve(&listeners).unwrap());

@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use std::ptr;
 
 use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
 
 /// The interpreter that is used when nothing else was said.
 pub const DEFAULT_INTERPRETER: &str = "/usr/bin/python3";
@@ -171,4 +173,13 @@ fn ask_version(interpreter: &Path, path: &str) -> Result<String, StartError> {
 pub fn leave(status: i32) -> ! {
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(status) }
+}
+/// Writes out what Python keeps of standard output and standard error.
+pub fn flush_streams(py: Python<'_>) {
+    for stream in ["stdout", "stderr"] {
+        // A script may have replaced or closed them; there is nobody left to tell.
+        if let Ok(stream) = py.import("sys").and_then(|sys| sys.getattr(stream)) {
+            let _ = stream.call_method0(intern!(py, "flush"));
+        }
+    }
 }

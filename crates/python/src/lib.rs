@@ -16,7 +16,7 @@ pub mod threads;
 pub mod traceback;
 
 pub use buffers::ByteView;
-pub use interpreter::{StartError, interpreter_path, linked_version, start};
+pub use interpreter::{StartError, flush_streams, interpreter_path, linked_version, start};
 pub use interrupt::Interrupter;
 pub use record::{Field, Kind, Record, RecordSpec, RecordType};
 pub use traceback::format_error;

@@ -75,15 +75,13 @@ pub fn plan(set: &FileSet) -> Result<Planned, FileSetError> {
             roots.insert(path.as_os_str().as_bytes().to_vec());
             planned.roots.push(path);
         }
-        for options in &include.options {
-            if let Some(kind) = options.fs_types.iter().find(|kind| !known_file_system(kind)) {
-                return Err(refused(format!("Fs Type = {kind} is no kind of file system that is known here")));
-            }
-        }
         let selection = Selection::new(include, &set.excludes)
             .map_err(|(kind, error)| refused(format!("{}: {error}", kind.directive())))?;
         let mut treatments = Vec::with_capacity(include.options.len());
         for options in &include.options {
+            if let Some(kind) = options.fs_types.iter().find(|kind| !known_file_system(kind)) {
+                return Err(refused(format!("Fs Type = {kind} is no kind of file system that is known here")));
+            }
             let mut treatment = treatment(include, options);
             if let Some(definition) = &options.plugin {
                 treatment.offered = u32::try_from(planned.option_lines.len()).ok();

@@ -61,10 +61,8 @@ impl From<&String> for PluginLine {
 #[derive(Debug)]
 pub struct BareosSource {
     info: SourceInfo,
-    /// Option bits, one for each definition.
-    flags: Vec<[u8; 5]>,
-    /// And the rules around each.
-    rules: Vec<Option<Arc<LineRules>>>,
+    /// What its definitions stand in, one for each.
+    lines: Vec<PluginLine>,
     module: Module,
     options: BareosOptions,
     /// What the reference job has, on its way to the worker.
@@ -87,13 +85,11 @@ pub fn sources(
     let mut names = HashSet::new();
     let lines = lines.into_iter().map(|line| (line.into(), None));
     for (line, number) in lines.chain((0..).zip(option_lines).map(|(number, line)| (line, Some(number)))) {
-        let PluginLine { definition, flags, rules } = line;
-        let module = Module::of(&definition)?;
+        let module = Module::of(&line.definition)?;
         if let Some(source) = sources.iter_mut().find(|source| source.module == module) {
-            source.info.definitions.push(definition);
+            source.info.definitions.push(line.definition.clone());
             source.info.offers.extend(number);
-            source.flags.push(flags);
-            source.rules.push(rules);
+            source.lines.push(line);
             continue;
         }
         let plain: String =
@@ -110,13 +106,12 @@ pub fn sources(
                 path: format!("/{ADAPTER}/{name}"),
                 name: format!("{ADAPTER}-{name}"),
                 adapter: Some(ADAPTER),
-                definitions: vec![definition],
+                definitions: vec![line.definition.clone()],
                 job_name: options.job_name.clone(),
                 level: options.level,
                 offers: number.into_iter().collect(),
             },
-            flags: vec![flags],
-            rules: vec![rules],
+            lines: vec![line],
             module,
             options: options.clone(),
             prior: None,
@@ -162,8 +157,8 @@ impl BareosSource {
         // The room comes first: folders that it makes may belong to another user.
         let (worker, room) = spawn(&self.options, task, &self.info.definitions)?;
         let mut spec = self.options.backup_spec(task, job.id(), self.info.definitions.clone(), start)?;
-        spec.flags.clone_from(&self.flags);
-        spec.rules = self.rules.iter().map(|rules| rules.as_deref().cloned()).collect();
+        spec.flags = self.lines.iter().map(|line| line.flags).collect();
+        spec.rules = self.lines.iter().map(|line| line.rules.as_deref().cloned()).collect();
         spec.option_lines = u32::try_from(self.info.offers.len()).unwrap_or(u32::MAX);
         let definitions = start.reference.as_ref().map(|reference| reference.definitions.clone()).unwrap_or_default();
         let objects =

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backstay_bareos_protocol::{FromWorker, JobEnd, PROTOCOL_VERSION, Task, ToWorker};
-use backstay_python_runtime::{Interrupter, StartError, linked_version, start};
+use backstay_python_runtime::{Interrupter, StartError, flush_streams, linked_version, start};
 use backstay_worker::{Handed, Inherited, Sender};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -126,15 +126,6 @@ pub(crate) fn line_buffer(py: Python<'_>) -> PyResult<()> {
         }
     }
     Ok(())
-}
-
-pub(crate) fn flush_streams(py: Python<'_>) {
-    for stream in ["stdout", "stderr"] {
-        // A plugin may have replaced or closed them; there is nobody left to tell.
-        if let Ok(stream) = py.import("sys").and_then(|sys| sys.getattr(stream)) {
-            let _ = stream.call_method0(intern!(py, "flush"));
-        }
-    }
 }
 
 /// Says which interpreter runs and that the modules can be imported. Python must have been started.

@@ -7,6 +7,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use backstay_nbd::listen::Family;
+
 use crate::numbers::{parse_bool, parse_unsigned};
 
 /// The one that a name of the table stands for.
@@ -180,10 +182,8 @@ pub struct Options {
     pub port: Option<String>,
     /// `-i`.
     pub address: Option<String>,
-    /// `-4`.
-    pub ipv4_only: bool,
-    /// `-6`.
-    pub ipv6_only: bool,
+    /// `-4`, `-6`.
+    pub family: Family,
     /// `--vsock`.
     pub vsock: bool,
     /// `-s`.
@@ -247,8 +247,6 @@ pub struct DebugFlags {
 
 /// Threads of a connection when `-t` does not say.
 pub const DEFAULT_THREADS: u32 = 16;
-/// The longest path of a Unix socket, in bytes.
-pub const LONGEST_SOCKET_PATH: usize = 107;
 
 impl Default for Options {
     fn default() -> Self {
@@ -258,8 +256,7 @@ impl Default for Options {
             unix: None,
             port: None,
             address: None,
-            ipv4_only: false,
-            ipv6_only: false,
+            family: Family::Any,
             vsock: false,
             single: false,
             run: None,
@@ -361,8 +358,8 @@ impl Options {
             Name::Unix => self.unix = Some(unix_socket(value)),
             Name::Port => self.port = Some(text(shown, value)?),
             Name::Address => self.address = Some(text(shown, value)?),
-            Name::Ipv4Only => (self.ipv4_only, self.ipv6_only) = (true, false),
-            Name::Ipv6Only => (self.ipv4_only, self.ipv6_only) = (false, true),
+            Name::Ipv4Only => self.family = Family::V4,
+            Name::Ipv6Only => self.family = Family::V6,
             Name::Vsock => self.vsock = true,
             Name::Single => self.single = true,
             Name::Run => self.run = Some(value),

@@ -1,20 +1,15 @@
 //! The sockets that a server listens on (reference 2.1: `-U`, `-p`, `-i`, `-4`, `-6`).
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use backstay_nbd::listen::{self, MAX_PATH, PORT};
 
 use crate::numbers::parse_unsigned;
-use crate::options::{LONGEST_SOCKET_PATH, Options, UnixSocket};
+use crate::options::{Options, UnixSocket};
 
-/// The port when none is named.
-pub const DEFAULT_PORT: u16 = 10_809;
-/// As many as the system lets wait.
-const BACKLOG: i32 = 4096;
 /// Where the system's services are listed.
 const SERVICES: &str = "/etc/services";
 
@@ -78,19 +73,19 @@ pub fn place(options: &Options) -> Result<(Place, Option<PrivateFolder>), String
 fn socket_path(path: &Path) -> Result<PathBuf, String> {
     let path = std::path::absolute(path).map_err(|error| format!("-U: {}: {error}", path.display()))?;
     let length = path.as_os_str().as_bytes().len();
-    if length > LONGEST_SOCKET_PATH {
-        return Err(format!("-U: path too long: length {length} > max {LONGEST_SOCKET_PATH} bytes"));
+    if length > MAX_PATH {
+        return Err(format!("-U: path too long: length {length} > max {MAX_PATH} bytes"));
     }
     Ok(path)
 }
 
 fn vsock_port(text: Option<&str>) -> Result<u32, String> {
-    text.map_or(Ok(DEFAULT_PORT.into()), |text| parse_unsigned("port", text))
+    text.map_or(Ok(PORT.into()), |text| parse_unsigned("port", text))
 }
 
 /// A number, or the name of a TCP service.
 fn port(text: Option<&str>) -> Result<u16, String> {
-    let Some(text) = text else { return Ok(DEFAULT_PORT) };
+    let Some(text) = text else { return Ok(PORT) };
     if let Ok(port) = text.parse() {
         return Ok(port);
     }
@@ -114,73 +109,21 @@ fn service_port(services: &str, name: &str) -> Option<u16> {
 pub fn open(place: &Place, options: &Options) -> Result<Vec<OwnedFd>, String> {
     match place {
         Place::Unix(path) => {
-            unix(path).map(|socket| vec![socket]).map_err(|error| format!("{}: {error}", path.display()))
+            listen::unix(path).map(|socket| vec![socket]).map_err(|error| format!("{}: {error}", path.display()))
         }
         Place::Tcp(port) => tcp(*port, options),
         Place::Vsock(port) => {
-            vsock(*port).map(|socket| vec![socket]).map_err(|error| format!("--vsock: port {port}: {error}"))
+            listen::vsock(*port).map(|socket| vec![socket]).map_err(|error| format!("--vsock: port {port}: {error}"))
         }
     }
-}
-
-fn unix(path: &Path) -> io::Result<OwnedFd> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    bind(&socket, &SocketAddrUnix::new(path)?)?;
-    listen(&socket, BACKLOG)?;
-    Ok(socket)
-}
-
-fn vsock(port: u32) -> nix::Result<OwnedFd> {
-    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, VsockAddr, bind, listen, socket};
-    let vsock = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    bind(vsock.as_raw_fd(), &VsockAddr::new(u32::MAX, port))?;
-    listen(&vsock, Backlog::new(BACKLOG)?)?;
-    Ok(vsock)
 }
 
 fn tcp(port: u16, options: &Options) -> Result<Vec<OwnedFd>, String> {
-    let wanted =
-        |address: &SocketAddr| !(options.ipv4_only && address.is_ipv6() || options.ipv6_only && address.is_ipv4());
-    let addresses: Vec<SocketAddr> = match &options.address {
-        Some(host) => {
-            (host.as_str(), port).to_socket_addrs().map_err(|error| format!("-i: {host}: {error}"))?.collect()
-        }
-        None => vec![
-            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
-            SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
-        ],
-    };
-    let mut sockets = Vec::new();
-    let mut refused = Vec::new();
-    for address in addresses.into_iter().filter(wanted) {
-        match tcp_socket(address, options.keepalive) {
-            Ok(socket) => sockets.push(socket),
-            // A family that is in use, or that this host does not have, is left out.
-            Err(error) if options.address.is_none() || error.kind() == io::ErrorKind::AddrInUse => {
-                refused.push(format!("{address}: {error}"));
-            }
-            Err(error) => return Err(format!("bind: {address}: {error}")),
-        }
-    }
-    if sockets.is_empty() {
-        let reasons = if refused.is_empty() { "there is no such address".to_owned() } else { refused.join("; ") };
-        return Err(format!("unable to bind to any sockets: {reasons}"));
-    }
-    Ok(sockets)
-}
-
-fn tcp_socket(address: SocketAddr, keepalive: bool) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    // Accepted ones inherit it.
-    sockopt::set_socket_keepalive(&socket, keepalive)?;
-    if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
-    }
-    bind(&socket, &address)?;
-    listen(&socket, BACKLOG)?;
-    Ok(socket)
+    let host = options.address.as_deref();
+    let addresses = listen::addresses(host, port, options.family)
+        .map_err(|error| format!("-i: {}: {error}", host.unwrap_or_default()))?;
+    // Of all interfaces, a family that this host does not have is left out.
+    listen::tcp(&addresses, host.is_none(), options.keepalive).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -203,7 +146,7 @@ mod tests {
         let Place::Unix(path) = &place else { panic!("{place:?}") };
         let sockets = open(&place, &options).unwrap();
         assert!(path.exists() && path.starts_with("/tmp") && path.ends_with("socket"));
-        assert!(unix(path).unwrap_err().kind() == io::ErrorKind::AddrInUse);
+        assert!(listen::unix(path).unwrap_err().kind() == io::ErrorKind::AddrInUse);
         drop((sockets, folder));
         assert!(!path.parent().unwrap().exists());
     }

@@ -20,7 +20,7 @@ use backstay_nbdkit_host::parameters::{Parameter, parameters};
 use backstay_nbdkit_host::sockets::{self, Place, PrivateFolder};
 use backstay_nbdkit_host::{Options, answers, log, uri};
 use backstay_python_runtime::descriptors;
-use backstay_python_runtime::interpreter::{self, leave};
+use backstay_python_runtime::interpreter::{self, flush_streams, leave};
 use backstay_python_runtime::process::{self, Forked};
 use backstay_python_runtime::threads::{attach, finalize};
 use pyo3::prelude::*;
@@ -204,18 +204,9 @@ fn complete(script: &Script) -> Step<ThreadModel> {
     let model = script.thread_model().map_err(|_| End::Status(1))?;
     log::debug(None, &format!("using thread model: {}", model_name(model)));
     notify(script, "get_ready")?;
-    flush_python();
+    // What the script printed so far goes to the user, not to whoever has the streams next.
+    attach(flush_streams);
     Ok(model)
-}
-
-/// What the script printed so far goes to the user, not to whoever has the streams next.
-fn flush_python() {
-    attach(|py| {
-        for name in ["stdout", "stderr"] {
-            // A script may have closed or replaced them.
-            let _ = py.import("sys").and_then(|sys| sys.getattr(name)?.call_method0("flush"));
-        }
-    });
 }
 
 fn model_name(model: ThreadModel) -> &'static str {
@@ -257,12 +248,12 @@ fn dump(options: &Options, script: Option<&Arc<Script>>) -> Step<u8> {
     text += &format!(
         "python_version={major}.{minor}.{micro}\npython_pep_384_abi_version=3\nnbdkit_python_maximum_api_version=2\n"
     );
-    flush_python();
+    attach(flush_streams);
     say(&text);
     if let Some(script) = script {
         notify(script, "dump_plugin")?;
     }
-    flush_python();
+    attach(flush_streams);
     Ok(end_python(0))
 }
 

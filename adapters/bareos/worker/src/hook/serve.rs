@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use backstay_bareos_protocol::hooks::{Daemon, FromHook, HOOK_PROTOCOL_VERSION, ToHook};
-use backstay_python_runtime::{linked_version, start};
+use backstay_python_runtime::{flush_streams, linked_version, start};
 use backstay_worker::Inherited;
 use pyo3::prelude::*;
 
@@ -11,7 +11,7 @@ use super::context::HookContext;
 use super::module::register;
 use super::script::Script;
 use crate::context::HostGone;
-use crate::serve::{ServeError, flush_streams, line_buffer, set_umask};
+use crate::serve::{ServeError, line_buffer, set_umask};
 
 /// Answers the host until it closes the socket. The calling thread becomes Python's main thread and calls every callback.
 ///
