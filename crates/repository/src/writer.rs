@@ -137,6 +137,13 @@ struct Load {
     alive: usize,
 }
 
+impl Load {
+    /// Whether a chunk of that many bytes may join, or nobody is left to wait for.
+    fn takes(&self, bytes: usize, threads: usize, limit: usize) -> bool {
+        self.alive == 0 || self.chunks < threads || self.bytes + bytes <= limit
+    }
+}
+
 impl Waiting {
     fn new(threads: usize) -> Self {
         Self { load: Mutex::new(Load { chunks: 0, bytes: 0, alive: threads }), lighter: Condvar::new(), threads }
@@ -149,7 +156,7 @@ impl Waiting {
     /// Waits until there is room for a chunk of that many bytes.
     fn add(&self, bytes: usize) {
         let mut load = self.load.lock();
-        while load.alive > 0 && load.chunks >= self.threads && load.bytes + bytes > self.limit() {
+        while !load.takes(bytes, self.threads, self.limit()) {
             self.lighter.wait(&mut load);
         }
         load.chunks += 1;
@@ -733,4 +740,21 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .name(name.to_owned())
         .spawn(body)
         .map_err(|error| Error::Other(format!("a thread could not be started: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_large_chunks_wait_or_many_small_ones_and_nobody_waits_for_dead_threads() {
+        let load = |chunks, bytes, alive| Load { chunks, bytes, alive };
+        // As many chunks as threads, however large.
+        assert!(load(1, 8 << 20, 2).takes(8 << 20, 2, 4 << 20));
+        assert!(!load(2, 16 << 20, 2).takes(1, 2, 4 << 20));
+        // Beyond that as many bytes as are allowed.
+        assert!(load(200, 3 << 20, 2).takes(1 << 20, 2, 4 << 20));
+        assert!(!load(200, 3 << 20, 2).takes((1 << 20) + 1, 2, 4 << 20));
+        assert!(load(200, 16 << 20, 0).takes(8 << 20, 2, 4 << 20));
+    }
 }

@@ -466,3 +466,20 @@ fn what_an_option_plugin_cannot_save_is_told_and_one_that_gives_up_ends_the_job(
     }
     assert_eq!(world.objects(["snapshots"]).len(), 1);
 }
+
+#[test]
+fn the_accurate_letters_of_a_file_set_hold_for_its_plugins_unless_the_command_line_has_others() {
+    let (world, _) = option_world();
+    let shows = "def load_bareos_plugin(text): RegisterEvents([bEventEndBackupJob]); return bRC_OK\n\
+                 def handle_plugin_event(event): print('letters', sorted(GetValue(bVarAccurateOptions))); return bRC_OK\n";
+    world.write("plugins/capitals.py", format!("{CAPITALS}\n{shows}"));
+    let file = world.file_set(
+        "Include { Options { Accurate = pu } Plugin = \"python3:module_path=@/plugins:module_name=capitals\" }",
+    );
+    let said = |more: &[&str]| {
+        let mut command = world.command(["backup", "-v", "--fileset", &file]);
+        stderr(command.args(more).assert().success().get_output())
+    };
+    assert!(said(&[]).contains("letters [2, 8]"), "{}", said(&[]));
+    assert!(said(&["--accurate-options", "i"]).contains("letters [1]"), "{}", said(&["--accurate-options", "i"]));
+}
