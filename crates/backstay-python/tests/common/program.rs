@@ -53,13 +53,15 @@ impl World {
         said(&output)
     }
 
-    /// Waits until the clock shows another second: since times have no more than that.
+    /// Waits until files written from now on show another second: since times have no more than that.
     pub fn wait_for_the_next_second(&self) {
         let second = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let now = second();
         while second() == now {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
+        // The kernel stamps files by a clock that is up to a tick, 10 ms, behind the one read here.
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 

@@ -59,16 +59,18 @@ impl World {
         self.folder.path().join(name)
     }
 
-    /// The absolute path as the snapshot has it.
-    /// Waits until the clock shows another second: the times that plugins see have no more than that.
+    /// Waits until files written from now on show another second: the times that plugins see have no more than that.
     pub(crate) fn sleep_past_this_second(&self) {
         let second = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let now = second();
         while second() == now {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
+        // The kernel stamps files by a clock that is up to a tick, 10 ms, behind the one read here.
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 
+    /// The absolute path as the snapshot has it.
     pub(crate) fn shown(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
