@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use backstay_bareos_worker::ServeError;
 use backstay_bareos_worker::hook::Daemon;
+use backstay_nbdkit_host::plugin::Found;
 use backstay_python_runtime::interpreter::{self, interpreter_path, leave, linked_version};
 use backstay_worker::{Confinement, Inherited};
 
@@ -114,7 +115,16 @@ fn nbdkit(mut arguments: Peekable<impl Iterator<Item = OsString>>) -> ExitCode {
         },
         None => None,
     };
-    backstay_nbdkit_worker::run(arguments, &interpreter_path(python.as_deref()))
+    let python = interpreter_path(python.as_deref());
+    backstay_nbdkit_host::run(arguments, |name| {
+        if name == backstay_nbdkit_worker::context::PLUGIN {
+            return Found::Here(Box::new(backstay_nbdkit_worker::Python::new(&python)));
+        }
+        match backstay_nbdkit_host::plugins::find(name) {
+            Some(plugin) => Found::Here(plugin),
+            None => Found::Nowhere(backstay_nbdkit_host::plugins::unknown()),
+        }
+    })
 }
 
 fn bareos_fd(path: &Path, confinement: &Confinement) -> ExitCode {

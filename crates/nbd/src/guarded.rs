@@ -1,4 +1,4 @@
-//! The one wrapper around an open disk: refusals, and whatever a server makes up for (reference 7).
+//! The one wrapper around an open disk: what is refused before the disk is called (reference 7.1), and what its extents say.
 //!
 //! The disk behind it is only ever called for what it offers, with ranges inside its size.
 
@@ -9,17 +9,15 @@ use crate::codec::option::{Info, InfoKind};
 use crate::codec::reply::{MAX_EXTENTS, TransmissionFlags};
 use crate::codec::request::{Command, Flags, MAX_PAYLOAD, Request};
 use crate::codec::{MAX_STRING, is_string};
+use crate::emulation::Emulation;
 use crate::handshake::Agreement;
 
 /// Largest size of a disk: offsets are positive in signed arithmetic.
 pub const MAX_SIZE: u64 = i64::MAX as u64;
 
-/// Zeroing and caching without the disk's help go in pieces of this many bytes.
-const PIECE: u64 = MAX_PAYLOAD as u64;
-
 /// An open disk that may be asked for anything.
 pub struct Guarded {
-    disk: Box<dyn OpenDisk>,
+    disk: Emulation,
     info: DiskInfo,
     multi_conn: bool,
 }
@@ -45,6 +43,7 @@ impl Guarded {
     /// # Errors
     /// The disk says that it is larger than [`MAX_SIZE`].
     pub fn new(disk: Box<dyn OpenDisk>, read_only: bool, threads: ThreadModel) -> Result<Self, Fatal> {
+        let disk = Emulation::new(disk);
         let mut info = disk.info().clone();
         if info.size > MAX_SIZE {
             return Err(Fatal(format!("a disk of {} bytes is too large", info.size)));
@@ -190,17 +189,23 @@ impl Guarded {
 
     fn call(&self, request: &Request, payload: &[u8]) -> Result<Outcome, DiskError> {
         let (offset, length) = (request.offset, u64::from(request.count));
+        let flags = RequestFlags {
+            fua: request.flags.has(Flags::FUA),
+            may_trim: !request.flags.has(Flags::NO_HOLE),
+            fast_zero: request.flags.has(Flags::FAST_ZERO),
+            one: request.flags.has(Flags::REQ_ONE),
+        };
         match request.command {
-            Command::Read => self.read(offset, request.count as usize).map(Outcome::Data),
-            Command::BlockStatus => self.extents(request).map(Outcome::Extents),
-            Command::Cache => self.cache(offset, length).map(|()| Outcome::Done),
-            Command::Flush => self.disk.flush().map(|()| Outcome::Done),
-            Command::Write | Command::Trim | Command::WriteZeroes => {
-                self.change(request, payload)?;
-                Ok(Outcome::Done)
-            }
-            Command::Disconnect | Command::Other(_) => Err(DiskError(libc::EINVAL)),
+            Command::Read => return self.read(offset, request.count as usize).map(Outcome::Data),
+            Command::BlockStatus => return self.extents(offset, length, flags).map(Outcome::Extents),
+            Command::Write => self.disk.write(offset, payload, flags)?,
+            Command::Trim => self.disk.trim(offset, length, flags)?,
+            Command::WriteZeroes => self.disk.zero(offset, length, flags)?,
+            Command::Cache => self.disk.cache(offset, length)?,
+            Command::Flush => self.disk.flush()?,
+            Command::Disconnect | Command::Other(_) => return Err(DiskError(libc::EINVAL)),
         }
+        Ok(Outcome::Done)
     }
 
     fn read(&self, offset: u64, length: usize) -> Result<ReadBytes, DiskError> {
@@ -208,66 +213,11 @@ impl Guarded {
         if bytes.as_ref().as_ref().len() == length { Ok(bytes) } else { Err(DiskError(libc::EIO)) }
     }
 
-    /// Writes, trims or zeroes; then flushes, where that is how FUA is done.
-    fn change(&self, request: &Request, payload: &[u8]) -> Result<(), DiskError> {
-        let (offset, length) = (request.offset, u64::from(request.count));
-        let fua = request.flags.has(Flags::FUA);
-        let native = fua && self.info.fua == Support::Native;
-        let flags = RequestFlags { fua: native, ..RequestFlags::default() };
-        match request.command {
-            Command::Write => self.disk.write(offset, payload, flags)?,
-            Command::Trim => self.disk.trim(offset, length, flags)?,
-            _ => self.zero(request, flags)?,
-        }
-        if fua && !native { self.disk.flush() } else { Ok(()) }
-    }
-
-    fn zero(&self, request: &Request, flags: RequestFlags) -> Result<(), DiskError> {
-        let (offset, length) = (request.offset, u64::from(request.count));
-        let fast_zero = request.flags.has(Flags::FAST_ZERO);
-        if self.info.can_zero {
-            let may_trim = !request.flags.has(Flags::NO_HOLE);
-            match self.disk.zero(offset, length, RequestFlags { may_trim, fast_zero, ..flags }) {
-                Err(DiskError(libc::EOPNOTSUPP)) => {}
-                settled => return settled,
-            }
-        }
-        if fast_zero {
-            return Err(DiskError(libc::EOPNOTSUPP));
-        }
-        self.write_zeroes(offset, length, flags)
-    }
-
-    fn write_zeroes(&self, offset: u64, length: u64, flags: RequestFlags) -> Result<(), DiskError> {
-        let zeroes = vec![0; length.min(PIECE) as usize];
-        pieces(offset, length).try_for_each(|(offset, length)| self.disk.write(offset, &zeroes[..length], flags))
-    }
-
-    fn cache(&self, offset: u64, length: u64) -> Result<(), DiskError> {
-        match self.info.cache {
-            Support::Native => self.disk.cache(offset, length),
-            _ => pieces(offset, length).try_for_each(|(offset, length)| self.disk.read(offset, length).map(drop)),
-        }
-    }
-
-    fn extents(&self, request: &Request) -> Result<Vec<(u32, u32)>, DiskError> {
-        if !self.info.can_extents {
-            return Ok(vec![(request.count, 0)]);
-        }
-        let (offset, length) = (request.offset, u64::from(request.count));
-        let one = request.flags.has(Flags::REQ_ONE);
-        let extents = self.disk.extents(offset, length, RequestFlags { one, ..RequestFlags::default() })?;
+    fn extents(&self, offset: u64, length: u64, flags: RequestFlags) -> Result<Vec<(u32, u32)>, DiskError> {
+        let extents = self.disk.extents(offset, length, flags)?;
         let extents = settle(&extents, offset, self.info.size)?;
-        Ok(describe(&extents, length, one))
+        Ok(describe(&extents, length, flags.one))
     }
-}
-
-/// A range in pieces: their offsets and lengths.
-fn pieces(offset: u64, length: u64) -> impl Iterator<Item = (u64, usize)> {
-    (0..length.div_ceil(PIECE)).map(move |number| {
-        let done = number * PIECE;
-        (offset + done, (length - done).min(PIECE) as usize)
-    })
 }
 
 /// Lengths and status bits of what a disk said, from `offset` on and up to the end of the disk; neighbours of one kind are

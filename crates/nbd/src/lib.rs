@@ -3,6 +3,7 @@
 //! Where this crate speaks of a *reference*, it is the one of the nbdkit Python plugin contract, whose server this is.
 
 pub mod codec;
+pub mod emulation;
 pub mod guarded;
 pub mod handshake;
 pub mod listen;

@@ -17,18 +17,6 @@ pub fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// Takes over a descriptor number that this process was started with, and that nothing of ours owns. It is closed on exec, and
-/// its old number is free.
-///
-/// # Errors
-/// `EBADF` when the number names no open descriptor.
-pub fn take_over(number: RawFd) -> io::Result<OwnedFd> {
-    let copy = duplicate(number)?;
-    // SAFETY: close touches no memory; nobody else owns the number (contract of this function).
-    unsafe { libc::close(number) };
-    Ok(copy)
-}
-
 /// What `fstat` says of a descriptor number that Python named: whether it is a regular file, and its length in bytes.
 ///
 /// # Errors

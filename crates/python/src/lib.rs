@@ -1,8 +1,8 @@
 //! What every hosted Python contract needs: the start and end of the interpreter, thread states, classes with C members,
 //! tracebacks, buffers, counted memory, descriptors, the interruption of a blocked callback.
 //!
-//! Imports pyo3 and libc only. Besides the shared ring this is the one place where `unsafe` is allowed; every block says
-//! why it holds.
+//! Imports pyo3 and libc only. Besides the shared ring and what a server process does with itself this is the one place where
+//! `unsafe` is allowed; every block says why it holds.
 #![allow(unsafe_code)]
 
 pub mod buffers;

@@ -60,11 +60,3 @@ pub fn fork(_py: Python<'_>) -> io::Result<Forked> {
         }
     }
 }
-
-/// Takes variables out of the environment. To be called before Python starts, while the process has one thread.
-pub fn forget_variables(names: &[&str]) {
-    for name in names {
-        // SAFETY: no other thread reads the environment (contract of this function).
-        unsafe { std::env::remove_var(name) };
-    }
-}

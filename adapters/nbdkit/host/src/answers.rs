@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
+use crate::plugin::Plugin;
+
 /// The release of nbdkit whose contract this is.
 pub const CONTRACT: &str = "1.42.3";
 
-/// `--help`.
-pub const HELP: &str = "\
-Usage: nbdkit [OPTIONS] python SCRIPT [KEY=VALUE...] [OPTIONS]
+/// What `--help` says of the server.
+const HELP: &str = "\
+Usage: nbdkit [OPTIONS] PLUGIN [KEY=VALUE...] [OPTIONS]
 
-Serves a disk that a Python script makes up, by the NBD protocol.
+Serves a disk by the NBD protocol: one that a Python script makes up (python SCRIPT), or one of
+the plugins memory, file, null and pattern. nbdkit PLUGIN --help tells a plugin's parameters.
 
 Where:
   -U, --unix SOCKET|-       Listen on a Unix socket; -: one in a folder of its own
@@ -28,6 +31,8 @@ How:
   -n, -o                    Newstyle protocol (the default), oldstyle protocol
       --mask-handshake N    Handshake flags that may be offered
       --no-sr, --no-mc      No structured replies, no meta contexts
+      --filter NAME         Put a filter in front of the plugin; the first is next to the clients:
+                            cow, cache, delay, error, log, offset, readahead, rate, truncate
       --keepalive           TCP keepalive
       --tls off             No encryption (the others are not supported)
 
@@ -45,14 +50,21 @@ Process:
 Questions:
       --dump-plugin, --dump-config, --help, -V, --version, --long-options, --short-options
 
-Refused by name: --filter, --selinux-label, --timeout, --tls on, --tls require, --tls-certificates, --tls-psk, --tls-verify-peer
+Refused by name: --selinux-label, --timeout, --tls on, --tls require, --tls-certificates, --tls-psk, --tls-verify-peer
 ";
+
+/// The lines of `--help`.
+#[must_use]
+pub fn help(plugin: Option<&dyn Plugin>) -> String {
+    let own = plugin.map(|plugin| format!("\nplugin: {}\n{}", plugin.name(), plugin.help()));
+    HELP.to_owned() + &own.unwrap_or_default()
+}
 
 /// The lines of `--version`.
 #[must_use]
-pub fn version(with_plugin: bool) -> String {
+pub fn version(plugin: Option<&str>) -> String {
     let own = format!("nbdkit {CONTRACT} (backstay {})\n", env!("CARGO_PKG_VERSION"));
-    if with_plugin { format!("{own}python {CONTRACT}\n") } else { own }
+    own + &plugin.map(|name| format!("{name} {CONTRACT}\n")).unwrap_or_default()
 }
 
 /// The lines of `--dump-config`, for the program at this path.

@@ -228,6 +228,8 @@ pub struct Options {
     pub keepalive: bool,
     /// `--print-uri`.
     pub print_uri: bool,
+    /// `--filter`, the first next to the clients.
+    pub filters: Vec<OsString>,
     /// The plugin, if one was named, and what follows it.
     pub plugin: Option<OsString>,
     /// Everything after the plugin that is no option.
@@ -279,6 +281,7 @@ impl Default for Options {
             dump_plugin: false,
             keepalive: false,
             print_uri: false,
+            filters: Vec::new(),
             plugin: None,
             arguments: Vec::new(),
         }
@@ -378,9 +381,7 @@ impl Options {
             Name::User => self.user = Some(text(shown, value)?),
             Name::Group => self.group = Some(text(shown, value)?),
             Name::ExitWithParent => self.exit_with_parent = true,
-            Name::Filter => {
-                return Err(format!("cannot open filter '{}': C filters cannot be loaded here", value.display()));
-            }
+            Name::Filter => self.filters.push(value),
             Name::Tls => self.tls = Some(tls_mode(&text(shown, value)?)?),
             Name::TlsCertificates | Name::TlsPsk | Name::TlsVerifyPeer => {
                 return Err(format!("{shown}: encryption is not supported here"));

@@ -27,17 +27,20 @@ pub fn split(argument: &OsStr) -> Option<Parameter> {
     Some(Parameter { key: String::from_utf8_lossy(key).into_owned(), value: OsStr::from_bytes(value).to_owned() })
 }
 
-/// All parameters of a plugin: the first argument may be bare and then stands for `magic=ARGUMENT`.
+/// All parameters of a plugin: the first argument may be bare where there is a `magic` key, and then stands for
+/// `magic=ARGUMENT`.
 ///
 /// # Errors
-/// One sentence for a later bare argument.
-pub fn parameters(magic: &str, arguments: &[OsString]) -> Result<Vec<Parameter>, String> {
+/// One sentence for any other bare argument.
+pub fn parameters(magic: Option<&str>, arguments: &[OsString]) -> Result<Vec<Parameter>, String> {
     let mut list = Vec::with_capacity(arguments.len());
     for (position, argument) in arguments.iter().enumerate() {
-        match split(argument) {
-            Some(parameter) => list.push(parameter),
-            None if position == 0 => list.push(Parameter { key: magic.to_owned(), value: argument.clone() }),
-            None => {
+        match (split(argument), magic) {
+            (Some(parameter), _) => list.push(parameter),
+            (None, Some(magic)) if position == 0 => {
+                list.push(Parameter { key: magic.to_owned(), value: argument.clone() });
+            }
+            (None, _) => {
                 return Err(format!("expecting key=value on the command line but got: {}", argument.display()));
             }
         }
@@ -66,8 +69,9 @@ mod tests {
     #[test]
     fn only_the_first_may_be_bare() {
         let arguments = |list: &[&str]| list.iter().map(OsString::from).collect::<Vec<_>>();
-        let list = parameters("script", &arguments(&["x.py", "a=b"])).unwrap();
+        let list = parameters(Some("script"), &arguments(&["x.py", "a=b"])).unwrap();
         assert_eq!((list[0].key.as_str(), list[1].key.as_str()), ("script", "a"));
-        assert!(parameters("script", &arguments(&["x.py", "y.py"])).unwrap_err().contains("y.py"));
+        assert!(parameters(Some("script"), &arguments(&["x.py", "y.py"])).unwrap_err().contains("y.py"));
+        assert!(parameters(None, &arguments(&["x"])).unwrap_err().contains('x'));
     }
 }

@@ -6,7 +6,7 @@
 //!   gives; `password` reads passwords.
 //! * [`script`] loads a script and calls its functions; [`disk`] makes a disk of them; [`extents`] are the rules for what
 //!   `extents` returns.
-//! * `serve` is the whole life of the server process, `standard` what becomes of its standard streams.
+//! * [`plugin`] is a script in the life of its server process, which `backstay-nbdkit-host` lives.
 
 pub mod constants;
 pub mod context;
@@ -14,11 +14,10 @@ pub mod disk;
 pub mod extents;
 mod module;
 mod password;
+pub mod plugin;
 pub mod script;
-mod serve;
-mod standard;
 
 pub use disk::ScriptDisk;
 pub use module::register_module;
+pub use plugin::Python;
 pub use script::Script;
-pub use serve::run;

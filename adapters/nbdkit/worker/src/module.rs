@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backstay_core::Peer;
-use backstay_nbdkit_host::numbers;
+use backstay_nbdkit_host::{control, numbers};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -113,7 +113,7 @@ fn nanosleep(py: Python<'_>, sec: u32, nsec: u32) {
         Some(connected) => {
             let _ = connected.client.connection.sleep(time);
         }
-        None => context::sleep(time),
+        None => control::sleep(time),
     });
 }
 
@@ -207,11 +207,11 @@ fn set_error(err: i32) {
 /// Request asynchronous shutdown.
 #[pyfunction]
 fn shutdown() {
-    context::shutdown();
+    control::shutdown();
 }
 
 /// Return True if it is safe to interact with stdin and stdout.
 #[pyfunction]
 fn stdio_safe() -> bool {
-    context::stdio_safe()
+    control::stdio_safe()
 }

@@ -4,10 +4,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 
+use backstay_nbdkit_host::control;
 use backstay_python_runtime::descriptors;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-
-use crate::context;
 
 /// The longest password that is read, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -49,7 +48,7 @@ fn first_line(file: File) -> io::Result<Vec<u8>> {
 
 fn interactive() -> Result<Vec<u8>, String> {
     let input = io::stdin();
-    if !context::stdio_safe() {
+    if !control::stdio_safe() {
         return Err("a password can be asked for only before the server serves, and not with -s".to_owned());
     }
     if !input.is_terminal() {

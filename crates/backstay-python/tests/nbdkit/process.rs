@@ -236,7 +236,7 @@ fn item_67_refusals() {
         &["-p", "1", "-U", "x"][..],
         &["-s", "--run", "x"],
         &["-s", "--dump-plugin"],
-        &["--filter=cow"],
+        &["--filter=xz"],
         &["--selinux-label", "x"],
         &["--tls=require"],
         &["--tls-psk", "x"],

@@ -110,12 +110,16 @@ fn wrong_values_are_refused_with_the_name_of_their_option() {
         (&["--timeout", "soon"], "timeout"),
         (&["--tls=on"], "--tls"),
         (&["--tls-psk", "x"], "--tls-psk"),
-        (&["--filter=cow"], "cow"),
         (&["--selinux-label", "x"], "--selinux-label"),
     ] {
         let reason = parse(line).unwrap_err();
         assert!(reason.contains(part), "{line:?}: {reason}");
     }
+}
+
+#[test]
+fn filters_keep_their_order() {
+    assert_eq!(parse(&["--filter=log", "python", "--filter", "cow"]).unwrap().filters, ["log", "cow"]);
 }
 
 #[test]

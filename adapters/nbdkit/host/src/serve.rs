@@ -1,104 +1,97 @@
-//! The life of the server process (reference 1, 2, 9): options, script, configuration, sockets, fork, serving, end.
+//! The life of the server process (reference 1, 2, 9): options, plugin, configuration, sockets, fork, serving, end.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backstay_core::ThreadModel;
+use backstay_core::{Disk, ThreadModel};
+use backstay_nbd::emulation::Emulated;
 use backstay_nbd::handshake::{Style, Terms};
 use backstay_nbd::server::{Level, Server, Settings, Stream};
-use backstay_nbdkit_host::activation::{self, Activation};
-use backstay_nbdkit_host::captive::{self, Streams};
-use backstay_nbdkit_host::identity::Identity;
-use backstay_nbdkit_host::options::{LogTo, Question, long_options, short_options};
-use backstay_nbdkit_host::parameters::{Parameter, parameters};
-use backstay_nbdkit_host::sockets::{self, Place, PrivateFolder};
-use backstay_nbdkit_host::{Options, answers, log, uri};
-use backstay_python_runtime::descriptors;
-use backstay_python_runtime::interpreter::{self, flush_streams, leave};
-use backstay_python_runtime::process::{self, Forked};
-use backstay_python_runtime::threads::{attach, finalize};
-use pyo3::prelude::*;
 use rustix::fs::Mode;
 use rustix::mm::MlockAllFlags;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal, setsid, umask};
 use signal_hook::iterator::Signals;
 
-use crate::context;
-use crate::disk::ScriptDisk;
-use crate::module::register_module;
-use crate::script::Script;
+use crate::activation::{self, Activation};
+use crate::captive::{self, Streams};
+use crate::filter::Filter;
+use crate::identity::Identity;
+use crate::options::{LogTo, Options, Question, long_options, short_options};
+use crate::parameters::{Parameter, parameters};
+use crate::plugin::{End, Found, Plugin, Step};
+use crate::process::{Forked, forget_variables, leave, take_over};
+use crate::sockets::{self, Place, PrivateFolder};
+use crate::{answers, control, filters, log, standard, uri};
 
-/// Why the process ends early.
-enum End {
-    /// With this status; everything was said.
-    Status(u8),
-    /// With status 1 and this line.
-    Line(String),
-}
-
-impl From<String> for End {
-    fn from(line: String) -> Self {
-        Self::Line(line)
-    }
-}
-
-type Step<T> = Result<T, End>;
-
-/// The whole server process. `arguments` are those after the program's name, in nbdkit's spelling; `python` is the interpreter.
-/// Does not return.
-pub fn run(arguments: impl IntoIterator<Item = OsString>, python: &Path) -> ! {
-    let status = match life(arguments, python) {
+/// The whole server process. `arguments` are those after the program's name, in nbdkit's spelling; `find` knows where the
+/// plugin of a name is. Does not return.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, find: impl FnOnce(&OsStr) -> Found) -> ! {
+    let status = match life(arguments, find) {
         Ok(status) | Err(End::Status(status)) => status,
         Err(End::Line(line)) => {
             log::say(&line);
             1
         }
     };
-    // Past the destructors of libraries: threads that the script left may still run.
-    leave(status.into())
+    leave(status)
 }
 
-fn life(arguments: impl IntoIterator<Item = OsString>, python: &Path) -> Step<u8> {
+fn life(arguments: impl IntoIterator<Item = OsString>, find: impl FnOnce(&OsStr) -> Found) -> Step<u8> {
     umask(Mode::WGRP | Mode::WOTH);
     let options = Options::parse(arguments)?;
+    if options.plugin.is_none()
+        && let Some(question) = options.question
+    {
+        return Ok(answer(question, None));
+    }
+    let Some(name) = &options.plugin else {
+        return Err("no plugins given on the command line.\nUse '--help' for the options.".to_owned().into());
+    };
+    // Before anything else is done: another program does all of it again.
+    let mut plugin = match find(name) {
+        Found::Here(plugin) => plugin,
+        Found::Elsewhere(mut command) => {
+            let error = command.exec();
+            return Err(format!("{}: {error}", command.get_program().display()).into());
+        }
+        Found::Nowhere(reason) => return Err(format!("cannot open plugin '{}': {reason}", name.display()).into()),
+    };
     if let Some(question) = options.question {
-        return Ok(answer(question, &options));
+        return Ok(answer(question, Some(&*plugin)));
     }
     set_up_log(&options);
     let handed = handed_over(&options)?;
-    let parameters = script_parameters(&options)?;
     let identity = Identity::of(&options)?;
     if options.exit_with_parent {
         exit_with_parent()?;
     }
-    // Before anything of the script runs: no `print` may reach the client.
+    // Before anything of the plugin runs: nothing that it prints may reach the client.
     let single = if options.single { Some(take_streams()?) } else { None };
     if options.single {
-        context::set_single();
+        control::set_single();
     }
-    register_module();
-    interpreter::start(python).map_err(|error| error.to_string())?;
-    let Some(parameters) = parameters else { return dump(&options, None) };
-    let script = configure(&parameters)?;
+    let filters = filters(&options)?;
+    plugin.load()?;
+    let mut filters = configure(&mut *plugin, filters, &options)?;
     if options.dump_plugin {
-        return dump(&options, Some(&script));
+        return dump(&mut *plugin);
     }
-    let model = complete(&script)?;
+    complete(&mut *plugin, &mut filters)?;
     let mut site = Site { options, handed, identity, single, private: None };
-    site.serve(&script, model)
+    site.serve(&mut *plugin, filters)
 }
 
-fn answer(question: Question, options: &Options) -> u8 {
+fn answer(question: Question, plugin: Option<&dyn Plugin>) -> u8 {
     let program = std::env::current_exe().unwrap_or_default();
     say(&match question {
-        Question::Help => answers::HELP.to_owned(),
-        Question::Version => answers::version(options.plugin.is_some()),
+        Question::Help => answers::help(plugin),
+        Question::Version => answers::version(plugin.map(<dyn Plugin>::name)),
         Question::LongOptions => long_options(),
         Question::ShortOptions => short_options(),
         Question::DumpConfig => answers::config(&program),
@@ -135,32 +128,10 @@ fn handed_over(options: &Options) -> Step<Option<Vec<OwnedFd>>> {
         Activation::Sockets(count) => count,
     };
     activation::check(options)?;
-    process::forget_variables(&activation::VARIABLES);
-    let take = |number| {
-        descriptors::take_over(number).map_err(|error| format!("socket activation: descriptor {number}: {error}"))
-    };
+    forget_variables(&activation::VARIABLES);
+    let take = |number| take_over(number).map_err(|error| format!("socket activation: descriptor {number}: {error}"));
     let range = activation::FIRST_DESCRIPTOR..activation::FIRST_DESCRIPTOR + count;
     Ok(Some(range.map(take).collect::<Result<_, _>>()?))
-}
-
-/// What follows the plugin's name, the script first; none: there is no script and none is needed.
-fn script_parameters(options: &Options) -> Step<Option<Vec<Parameter>>> {
-    let Some(plugin) = &options.plugin else {
-        return Err("no plugins given on the command line.\nUse '--help' for the options.".to_owned().into());
-    };
-    if plugin != context::PLUGIN {
-        let reason = "this program runs Python scripts: nbdkit [OPTIONS] python SCRIPT";
-        return Err(format!("cannot open plugin '{}': {reason}", plugin.display()).into());
-    }
-    let list = parameters("script", &options.arguments)?;
-    match list.first() {
-        None if options.dump_plugin => Ok(None),
-        None => Err("python: no script was given: the first parameter must be script=FILENAME".to_owned().into()),
-        Some(first) if first.key != "script" => {
-            Err("python: the first parameter must be script=\"/path/to/script\"".to_owned().into())
-        }
-        Some(_) => Ok(Some(list)),
-    }
 }
 
 fn exit_with_parent() -> Step<()> {
@@ -171,42 +142,55 @@ fn exit_with_parent() -> Step<()> {
 }
 
 fn take_streams() -> Step<Streams> {
-    crate::standard::take().map_err(|error| format!("standard input and output: {error}").into())
+    standard::take().map_err(|error| format!("standard input and output: {error}").into())
 }
 
-/// Loads the script and hands over every other parameter.
-fn configure(parameters: &[Parameter]) -> Step<Arc<Script>> {
-    let logged = |_| End::Status(1);
-    let (first, rest) = parameters.split_first().ok_or_else(|| "python: no script was given".to_owned())?;
-    let script = Script::load(Path::new(&first.value)).map_err(logged)?;
-    for parameter in rest {
-        control(|| format!("config key={}, value={}", parameter.key, parameter.value.display()));
-        script.config(&parameter.key, parameter.value.as_bytes()).map_err(logged)?;
+/// The filters of the command line, the first next to the clients.
+fn filters(options: &Options) -> Step<Vec<Box<dyn Filter>>> {
+    let find = |name: &OsString| {
+        filters::find(name).ok_or_else(|| {
+            let known = filters::NAMES.join(", ");
+            End::Line(format!("cannot open filter '{}': there are {known}", name.display()))
+        })
+    };
+    options.filters.iter().map(find).collect()
+}
+
+/// Hands over every parameter: a filter may take it, else the plugin gets it.
+fn configure(
+    plugin: &mut dyn Plugin,
+    mut filters: Vec<Box<dyn Filter>>,
+    options: &Options,
+) -> Step<Vec<Box<dyn Filter>>> {
+    'parameters: for Parameter { key, value } in parameters(plugin.magic(), &options.arguments)? {
+        for filter in &mut filters {
+            if filter.config(&key, &value)? {
+                continue 'parameters;
+            }
+        }
+        control(plugin, || format!("config key={key}, value={}", value.display()));
+        plugin.config(&key, &value)?;
     }
-    Ok(Arc::new(script))
+    Ok(filters)
 }
 
 /// A debug line about a callback outside of connections.
-fn control(line: impl FnOnce() -> String) {
+fn control(plugin: &dyn Plugin, line: impl FnOnce() -> String) {
     if log::shows(log::Path::Control) {
-        log::debug(None, &format!("{}: {}", context::PLUGIN, line()));
+        log::debug(None, &format!("{}: {}", plugin.name(), line()));
     }
 }
 
-fn notify(script: &Script, name: &str) -> Step<()> {
-    control(|| name.to_owned());
-    script.notify(name).map_err(|_| End::Status(1))
-}
-
-/// The end of the configuration; answers the thread model.
-fn complete(script: &Script) -> Step<ThreadModel> {
-    notify(script, "config_complete")?;
-    let model = script.thread_model().map_err(|_| End::Status(1))?;
+/// The end of the configuration.
+fn complete(plugin: &mut dyn Plugin, filters: &mut [Box<dyn Filter>]) -> Step<()> {
+    filters.iter_mut().try_for_each(|filter| filter.config_complete())?;
+    control(plugin, || "config_complete".to_owned());
+    plugin.config_complete()?;
+    let model = plugin.thread_model()?;
     log::debug(None, &format!("using thread model: {}", model_name(model)));
-    notify(script, "get_ready")?;
-    // What the script printed so far goes to the user, not to whoever has the streams next.
-    attach(flush_streams);
-    Ok(model)
+    filters.iter_mut().try_for_each(|filter| filter.get_ready())?;
+    control(plugin, || "get_ready".to_owned());
+    plugin.get_ready()
 }
 
 fn model_name(model: ThreadModel) -> &'static str {
@@ -218,49 +202,20 @@ fn model_name(model: ThreadModel) -> &'static str {
     }
 }
 
-/// Every callback of the contract, as `--dump-plugin` lists them.
-const CALLBACKS: &str = "load unload dump_plugin config config_complete config_help thread_model get_ready after_fork \
-    cleanup preconnect list_exports default_export open close export_description get_size block_size can_write can_flush \
-    is_rotational can_trim can_zero can_fast_zero can_extents can_fua can_multi_conn can_cache pread pwrite flush trim zero \
-    extents cache";
-
 /// `--dump-plugin` (reference 2.5).
-fn dump(options: &Options, script: Option<&Arc<Script>>) -> Step<u8> {
-    debug_assert!(options.dump_plugin);
-    let model = match script {
-        Some(script) => script.thread_model().map_err(|_| End::Status(1))?,
-        None => ThreadModel::default(),
-    };
-    let version: Result<(u8, u8, u8), PyErr> = attach(|py| {
-        py.import("sys")?.getattr("version_info")?.get_item(pyo3::types::PySlice::new(py, 0, 3, 1))?.extract()
-    });
-    let (major, minor, micro) = version.map_err(|error| error.to_string())?;
+fn dump(plugin: &mut dyn Plugin) -> Step<u8> {
+    let model = plugin.thread_model()?;
     let path = std::env::current_exe().unwrap_or_default();
-    let mut text = format!(
+    let text = format!(
         "path={}\nname={}\nversion={}\napi_version=2\nstruct_size=0\nmax_thread_model=parallel\nthread_model={}\n\
          errno_is_preserved=0\n",
         path.display(),
-        context::PLUGIN,
+        plugin.name(),
         answers::CONTRACT,
         model_name(model)
     );
-    CALLBACKS.split(' ').for_each(|name| text += &format!("has_{name}=1\n"));
-    text += &format!(
-        "python_version={major}.{minor}.{micro}\npython_pep_384_abi_version=3\nnbdkit_python_maximum_api_version=2\n"
-    );
-    attach(flush_streams);
-    say(&text);
-    if let Some(script) = script {
-        notify(script, "dump_plugin")?;
-    }
-    attach(flush_streams);
-    Ok(end_python(0))
-}
-
-/// Runs `atexit` handlers; a failure to write what was printed changes a good status.
-fn end_python(status: u8) -> u8 {
-    let flushed = finalize();
-    if status == 0 && !flushed { 1 } else { status }
+    plugin.dump(&mut |more| say(&format!("{text}{more}")))?;
+    Ok(plugin.end(0))
 }
 
 /// Where and as whom the server serves.
@@ -274,12 +229,12 @@ struct Site {
 
 impl Site {
     /// From the last step of the configuration to the end (reference 1, steps 9 to 13).
-    fn serve(&mut self, script: &Arc<Script>, model: ThreadModel) -> Step<u8> {
-        context::set_serving();
+    fn serve(&mut self, plugin: &mut dyn Plugin, filters: Vec<Box<dyn Filter>>) -> Step<u8> {
+        control::set_serving();
         if let Some(streams) = self.single.take() {
             self.identity.assume()?;
             self.write_pid_file(self.pid_path()?.as_deref())?;
-            return self.run_server(script, model, &[], Some(streams));
+            return self.run_server(plugin, filters, &[], Some(streams));
         }
         let listeners = match self.handed.take() {
             Some(sockets) => {
@@ -289,12 +244,12 @@ impl Site {
                 self.write_pid_file(pid_path.as_deref())?;
                 sockets
             }
-            None => match self.open_sockets()? {
+            None => match self.open_sockets(plugin)? {
                 Opened::Serve(sockets) => sockets,
                 Opened::Captor(status) => return Ok(status),
             },
         };
-        self.run_server(script, model, &listeners, None)
+        self.run_server(plugin, filters, &listeners, None)
     }
 
     fn pid_path(&self) -> Step<Option<PathBuf>> {
@@ -303,7 +258,7 @@ impl Site {
     }
 
     /// Listens, starts the command, changes the user, goes into the background, writes the pid file.
-    fn open_sockets(&mut self) -> Step<Opened> {
+    fn open_sockets(&mut self, plugin: &dyn Plugin) -> Step<Opened> {
         let pid_path = self.pid_path()?;
         let streams = take_streams()?;
         let (place, private) = sockets::place(&self.options)?;
@@ -317,7 +272,7 @@ impl Site {
         }
         if let Some(command) = self.options.run.clone() {
             let text = uri::shell_text(&place, &self.options.export_name, &command);
-            if let Forked::Parent(server) = fork()? {
+            if let Forked::Parent(server) = fork(plugin)? {
                 // The server's sockets are not the command's.
                 drop(listeners);
                 return self.watch(&text, streams, server, &place);
@@ -328,7 +283,7 @@ impl Site {
         }
         self.identity.assume()?;
         if !self.options.foreground {
-            self.go_into_background()?;
+            self.go_into_background(plugin)?;
         }
         if let Some(private) = &mut self.private {
             private.take_over();
@@ -346,8 +301,8 @@ impl Site {
         Ok(Opened::Captor(status))
     }
 
-    fn go_into_background(&self) -> Step<()> {
-        if let Forked::Parent(_) = fork()? {
+    fn go_into_background(&self, plugin: &dyn Plugin) -> Step<()> {
+        if let Forked::Parent(_) = fork(plugin)? {
             leave(0);
         }
         let failed = |error: std::io::Error| format!("cannot go into the background: {error}");
@@ -357,7 +312,7 @@ impl Site {
             log::set_destination(LogTo::Syslog);
         }
         if !self.options.verbose {
-            crate::standard::silence_stderr().map_err(failed)?;
+            standard::silence_stderr().map_err(failed)?;
         }
         Ok(())
     }
@@ -372,8 +327,8 @@ impl Site {
     /// Serves until somebody asks for the end, then ends the script.
     fn run_server(
         &mut self,
-        script: &Arc<Script>,
-        model: ThreadModel,
+        plugin: &mut dyn Plugin,
+        filters: Vec<Box<dyn Filter>>,
         listeners: &[OwnedFd],
         single: Option<Streams>,
     ) -> Step<u8> {
@@ -382,12 +337,13 @@ impl Site {
             rustix::mm::mlockall(flags).map_err(|error| format!("--swap: mlockall: {error}"))?;
         }
         let mut signals = Signals::new(captive::ENDING).map_err(|error| format!("signals: {error}"))?;
-        std::thread::spawn(move || signals.forever().for_each(|_| context::shutdown()));
-        notify(script, "after_fork")?;
-        let disk = ScriptDisk::new(Arc::clone(script), model);
-        let server = Server::new(Arc::new(disk), self.settings()).map_err(|error| error.to_string())?;
+        std::thread::spawn(move || signals.forever().for_each(|_| control::shutdown()));
+        control(plugin, || "after_fork".to_owned());
+        plugin.after_fork()?;
+        let disk = layered(plugin.disk()?, filters)?;
+        let server = Server::new(disk, self.settings(plugin.name())).map_err(|error| error.to_string())?;
         let handle = server.handle();
-        context::on_shutdown(move || handle.shutdown());
+        control::on_shutdown(move || handle.shutdown());
         let served = match single {
             Some(streams) => single_stream(streams).map(|stream| server.serve_stream(stream)),
             None => server.serve(listeners),
@@ -396,13 +352,13 @@ impl Site {
         if let Err(error) = &served {
             log::error(None, &error.to_string());
         }
-        // What it raises was logged, and changes nothing.
-        let _ = notify(script, "cleanup");
+        control(plugin, || "cleanup".to_owned());
+        plugin.cleanup();
         drop(self.private.take());
-        Ok(end_python(u8::from(served.is_err())))
+        Ok(plugin.end(u8::from(served.is_err())))
     }
 
-    fn settings(&self) -> Settings {
+    fn settings(&self, plugin: &'static str) -> Settings {
         let options = &self.options;
         Settings {
             terms: Terms {
@@ -414,8 +370,8 @@ impl Site {
             },
             read_only: options.read_only,
             threads: usize::try_from(options.threads).unwrap_or(usize::MAX),
-            log: Arc::new(|level, number, text| {
-                let connection = (number > 0).then_some((context::PLUGIN, number));
+            log: Arc::new(move |level, number, text| {
+                let connection = (number > 0).then_some((plugin, number));
                 match level {
                     Level::Debug => log::debug(connection, text),
                     Level::Error => log::error(connection, text),
@@ -434,8 +390,16 @@ enum Opened {
     Captor(u8),
 }
 
-fn fork() -> Step<Forked> {
-    attach(process::fork).map_err(|error| format!("fork: {error}").into())
+fn fork(plugin: &dyn Plugin) -> Step<Forked> {
+    plugin.fork().map_err(|error| format!("fork: {error}").into())
+}
+
+/// A plugin's disk with the filters in front of it.
+fn layered(mut disk: Arc<dyn Disk>, filters: Vec<Box<dyn Filter>>) -> Step<Arc<dyn Disk>> {
+    if !filters.is_empty() {
+        disk = Arc::new(Emulated::new(disk));
+    }
+    filters.into_iter().rev().try_fold(disk, |disk, filter| filter.wrap(disk))
 }
 
 /// Standard input and output as one connection: a socket if they are the same one.

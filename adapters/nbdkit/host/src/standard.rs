@@ -4,12 +4,11 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 
-use backstay_nbdkit_host::captive::Streams;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stdin, stdout};
 
-/// Copies go above the numbers that anything inherits.
-const LOWEST_COPY: i32 = 10;
+use crate::captive::Streams;
+use crate::process::LOWEST_COPY;
 
 fn nothing() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open("/dev/null")
