@@ -1,5 +1,5 @@
-#!/usr/bin/env -S backstay-python nbdkit python
-"""A file or block device as a disk: backstay-python nbdkit python file.py path=/some/image
+#!/usr/bin/env -S backstay nbdkit python
+"""A file or block device as a disk: backstay nbdkit python file.py path=/some/image
 
 API version 1: pread returns bytes, callbacks get no flags.
 """

@@ -1,5 +1,5 @@
-#!/usr/bin/env -S backstay-python nbdkit python
-"""A disk in memory: backstay-python nbdkit python memory.py size=64M
+#!/usr/bin/env -S backstay nbdkit python
+"""A disk in memory: backstay nbdkit python memory.py size=64M
 
 API version 2. Memory is taken page by page as it is written; what was never written is a hole.
 Any number of requests may run at a time.

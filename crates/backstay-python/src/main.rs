@@ -116,11 +116,12 @@ fn nbdkit(mut arguments: Peekable<impl Iterator<Item = OsString>>) -> ExitCode {
         None => None,
     };
     let python = interpreter_path(python.as_deref());
-    backstay_nbdkit_host::run(arguments, |name| {
+    backstay_nbdkit_host::run(arguments, |options| {
+        let name = options.plugin.clone().unwrap_or_default();
         if name == backstay_nbdkit_worker::context::PLUGIN {
             return Found::Here(Box::new(backstay_nbdkit_worker::Python::new(&python)));
         }
-        match backstay_nbdkit_host::plugins::find(name) {
+        match backstay_nbdkit_host::plugins::find(&name) {
             Some(plugin) => Found::Here(plugin),
             None => Found::Nowhere(backstay_nbdkit_host::plugins::unknown()),
         }

@@ -16,6 +16,7 @@ pub mod ls;
 pub mod man;
 pub mod merge;
 pub mod mount;
+pub mod nbdkit;
 pub mod prune;
 pub mod repair;
 pub mod restore;
@@ -56,6 +57,8 @@ pub enum Command {
     Find(find::FindArgs),
     /// Show the snapshots as folders, read only
     Mount(mount::MountArgs),
+    /// Serve a disk by the NBD protocol: one that a Python script makes up, a file, memory
+    Nbdkit(nbdkit::NbdkitArgs),
     /// Count files and bytes
     Stats(stats::StatsArgs),
     /// Verify the repository
@@ -104,6 +107,7 @@ impl Command {
             Self::Diff(args) => args.run(session),
             Self::Find(args) => args.run(session),
             Self::Mount(args) => args.run(session),
+            Self::Nbdkit(args) => args.run(session),
             Self::Stats(args) => args.run(session),
             Self::Check(args) => args.run(session),
             Self::Key(args) => args.run(session),

@@ -13,6 +13,7 @@ pub mod job;
 pub mod lists;
 pub mod location;
 mod maintenance;
+pub mod nbdkit;
 pub mod output;
 pub mod password;
 pub mod plugins;
@@ -38,6 +39,9 @@ where
     I: IntoIterator<Item = OsString>,
 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.get(1).is_some_and(|word| word == "nbdkit") {
+        nbdkit::main(arguments.into_iter().skip(2));
+    }
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => return usage(&error, &arguments),

@@ -1,6 +1,6 @@
 //! What is printed instead of serving: `--help`, `--version`, `--dump-config` (reference 2.1).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::plugin::Plugin;
 
@@ -67,10 +67,29 @@ pub fn version(plugin: Option<&str>) -> String {
     own + &plugin.map(|name| format!("{name} {CONTRACT}\n")).unwrap_or_default()
 }
 
+/// Where plugins that are scripts may lie, as `nbdkit-NAME-plugin`: the folder in the variable `NBDKIT_PLUGINDIR`, else beside
+/// this program, then where nbdkit's packages put them.
+#[must_use]
+pub fn plugin_folders() -> Vec<PathBuf> {
+    if let Some(named) = std::env::var_os("NBDKIT_PLUGINDIR").filter(|named| !named.is_empty()) {
+        return std::env::split_paths(&named).collect();
+    }
+    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.parent()?.join("lib/nbdkit/plugins")));
+    let usual = [
+        "/usr/local/lib/nbdkit/plugins".to_owned(),
+        format!("/usr/lib/{}-linux-gnu/nbdkit/plugins", std::env::consts::ARCH),
+        "/usr/lib64/nbdkit/plugins".to_owned(),
+        "/usr/lib/nbdkit/plugins".to_owned(),
+    ];
+    beside.into_iter().chain(usual.into_iter().map(PathBuf::from)).collect()
+}
+
 /// The lines of `--dump-config`, for the program at this path.
 #[must_use]
 pub fn config(program: &Path) -> String {
     let folder = program.parent().unwrap_or(Path::new("/")).display().to_string();
+    let folders = plugin_folders();
+    let plugins = folders.iter().find(|folder| folder.is_dir()).or(folders.first()).cloned().unwrap_or_default();
     let mut parts = CONTRACT.split('.');
     let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let lines = [
@@ -83,7 +102,7 @@ pub fn config(program: &Path) -> String {
         ("libdir", folder.clone()),
         ("mandir", folder.clone()),
         ("name", "nbdkit".to_owned()),
-        ("plugindir", folder.clone()),
+        ("plugindir", plugins.display().to_string()),
         ("root_tls_certificates_dir", "/etc/pki/nbdkit".to_owned()),
         ("sbindir", folder),
         ("selinux", "no".to_owned()),

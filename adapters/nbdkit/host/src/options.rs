@@ -234,6 +234,8 @@ pub struct Options {
     pub plugin: Option<OsString>,
     /// Everything after the plugin that is no option.
     pub arguments: Vec<OsString>,
+    /// The options word by word, for another program that takes the same ones.
+    pub words: Vec<OsString>,
 }
 
 /// Which debug lines `-v` shows, of those that `-D` can silence.
@@ -284,6 +286,7 @@ impl Default for Options {
             filters: Vec::new(),
             plugin: None,
             arguments: Vec::new(),
+            words: Vec::new(),
         }
     }
 }
@@ -301,8 +304,10 @@ impl Options {
             if bytes == b"--" {
                 rest.by_ref().for_each(|word| options.word(word));
             } else if let Some(long) = bytes.strip_prefix(b"--") {
+                options.words.push(argument.clone());
                 options.long(long, &mut rest)?;
             } else if bytes.len() > 1 && bytes[0] == b'-' {
+                options.words.push(argument.clone());
                 options.bundle(&bytes[1..], &mut rest)?;
             } else {
                 options.word(argument);
@@ -327,7 +332,11 @@ impl Options {
         let (spelling, full) = find_long(&String::from_utf8_lossy(name))?;
         let value = match (spelling.argument, value) {
             (true, Some(value)) => Some(value),
-            (true, None) => Some(rest.next().ok_or_else(|| format!("option '--{full}' requires an argument"))?),
+            (true, None) => {
+                let value = rest.next().ok_or_else(|| format!("option '--{full}' requires an argument"))?;
+                self.words.push(value.clone());
+                Some(value)
+            }
             (false, Some(_)) => return Err(format!("option '--{full}' doesn't allow an argument")),
             (false, None) => None,
         };
@@ -346,7 +355,11 @@ impl Options {
                 continue;
             }
             let value = match &letters[position + 1..] {
-                [] => rest.next().ok_or_else(|| format!("option requires an argument -- '{letter}'"))?,
+                [] => {
+                    let value = rest.next().ok_or_else(|| format!("option requires an argument -- '{letter}'"))?;
+                    self.words.push(value.clone());
+                    value
+                }
                 value => OsStr::from_bytes(value).to_owned(),
             };
             return self.apply(spelling.name, &format!("-{letter}"), value);

@@ -1,6 +1,6 @@
 //! The life of the server process (reference 1, 2, 9): options, plugin, configuration, sockets, fork, serving, end.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -30,8 +30,8 @@ use crate::sockets::{self, Place, PrivateFolder};
 use crate::{answers, control, filters, log, standard, uri};
 
 /// The whole server process. `arguments` are those after the program's name, in nbdkit's spelling; `find` knows where the
-/// plugin of a name is. Does not return.
-pub fn run(arguments: impl IntoIterator<Item = OsString>, find: impl FnOnce(&OsStr) -> Found) -> ! {
+/// plugin is that they name. Does not return.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, find: impl FnOnce(&Options) -> Found) -> ! {
     let status = match life(arguments, find) {
         Ok(status) | Err(End::Status(status)) => status,
         Err(End::Line(line)) => {
@@ -42,7 +42,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, find: impl FnOnce(&OsS
     leave(status)
 }
 
-fn life(arguments: impl IntoIterator<Item = OsString>, find: impl FnOnce(&OsStr) -> Found) -> Step<u8> {
+fn life(arguments: impl IntoIterator<Item = OsString>, find: impl FnOnce(&Options) -> Found) -> Step<u8> {
     umask(Mode::WGRP | Mode::WOTH);
     let options = Options::parse(arguments)?;
     if options.plugin.is_none()
@@ -54,7 +54,7 @@ fn life(arguments: impl IntoIterator<Item = OsString>, find: impl FnOnce(&OsStr)
         return Err("no plugins given on the command line.\nUse '--help' for the options.".to_owned().into());
     };
     // Before anything else is done: another program does all of it again.
-    let mut plugin = match find(name) {
+    let mut plugin = match find(&options) {
         Found::Here(plugin) => plugin,
         Found::Elsewhere(mut command) => {
             let error = command.exec();

@@ -26,6 +26,7 @@ mod test_ls;
 mod test_man;
 mod test_merge;
 mod test_mount;
+mod test_nbdkit;
 mod test_password;
 mod test_plugin_limits;
 mod test_plugin_misbehaviour;

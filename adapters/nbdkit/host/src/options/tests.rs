@@ -118,6 +118,13 @@ fn wrong_values_are_refused_with_the_name_of_their_option() {
 }
 
 #[test]
+fn the_words_of_the_options_are_kept_for_another_program() {
+    let options = parse(&["-v", "S3", "a=b", "-fU", "-", "--filter", "cow", "-t4", "--", "-x"]).unwrap();
+    assert_eq!(options.words, ["-v", "-fU", "-", "--filter", "cow", "-t4"]);
+    assert_eq!(options.arguments, ["a=b", "-x"]);
+}
+
+#[test]
 fn filters_keep_their_order() {
     assert_eq!(parse(&["--filter=log", "python", "--filter", "cow"]).unwrap().filters, ["log", "cow"]);
 }
