@@ -18,6 +18,9 @@ const REFUSING: u8 = 1;
 /// Nothing is read or written any more.
 const CLOSED: u8 = 2;
 
+/// Room for what arrives from a client that is silent, in bytes.
+const QUIET: usize = 4 << 10;
+
 /// How often a sleep looks whether it should go on.
 const NAP: Duration = Duration::from_millis(20);
 
@@ -80,7 +83,12 @@ impl Line {
     pub(crate) fn read(&self, buffer: &mut Vec<u8>, held: bool) -> io::Result<usize> {
         loop {
             match self.stream.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.is_in_the_way(held) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.is_in_the_way(held) => {
+                    // A client that has been silent for long gives back the room that it filled when it was not.
+                    if buffer.is_empty() {
+                        buffer.shrink_to(QUIET);
+                    }
+                }
                 read => return read,
             }
         }

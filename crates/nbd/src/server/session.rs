@@ -201,7 +201,9 @@ impl Session {
         let begun = self.line.now();
         let result = verdict.and_then(|()| {
             self.calls[me].store(begun, Ordering::SeqCst);
-            self.be_watched();
+            if self.is_worth_watching() {
+                self.be_watched();
+            }
             turn.begin();
             let result = self.call(&request, &payload);
             self.calls[me].store(0, Ordering::SeqCst);
@@ -381,14 +383,23 @@ impl Session {
         std::thread::Builder::new().name(name).spawn(work).ok()
     }
 
+    /// Whether a call that takes long holds up anything: an answer that waits, or a request that another thread may run.
+    fn is_worth_watching(&self) -> bool {
+        self.calls.len() > 1 || self.output.is_waiting()
+    }
+
     fn be_watched(self: &Arc<Self>) {
         if !self.watched.load(Ordering::SeqCst) && !self.watched.swap(true, Ordering::SeqCst) {
             self.shared().watch(self);
         }
     }
 
-    /// The watch looks: whether any thread is in a call. What waits for a long one is given to other threads.
+    /// The watch looks: whether any thread is in a call that holds up something. What waits for a long one is given to other
+    /// threads.
     pub(crate) fn look(self: &Arc<Self>) -> bool {
+        if !self.is_worth_watching() {
+            return false;
+        }
         let since = self.calls.iter().map(|call| call.load(Ordering::SeqCst)).filter(|since| *since > 0).min();
         let Some(since) = since else { return false };
         if self.line.now().saturating_sub(since) >= LONG {
@@ -400,7 +411,7 @@ impl Session {
     /// The watch wants to forget this session: whether it may.
     pub(crate) fn is_leaving_watch(&self) -> bool {
         self.watched.store(false, Ordering::SeqCst);
-        let busy = self.calls.iter().any(|call| call.load(Ordering::SeqCst) > 0);
+        let busy = self.is_worth_watching() && self.in_calls() > 0;
         // Whoever began a call meanwhile has come to the list a second time, or finds that it need not.
         !busy || self.watched.swap(true, Ordering::SeqCst)
     }

@@ -13,6 +13,9 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, sockopt};
 /// How long a call waits for the other side before it looks whether it still should.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What the system may keep of answers that a client on a Unix socket has not taken yet, in bytes.
+const SEND_BUFFER: usize = 256 << 10;
+
 /// A connection. Both directions may be used at the same time, each by one thread.
 #[derive(Debug)]
 pub struct Stream(Kind);
@@ -31,6 +34,10 @@ impl Stream {
     pub fn socket(socket: OwnedFd) -> io::Result<Self> {
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE))?;
+        // As much as the system gives: the disk may be called for the next answer while the client takes this one.
+        if sockopt::socket_domain(&socket)? == rustix::net::AddressFamily::UNIX {
+            sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER)?;
+        }
         // Only TCP has it.
         let _ = sockopt::set_tcp_nodelay(&socket, true);
         Ok(Self(Kind::Socket(socket)))
