@@ -1,9 +1,11 @@
 //! Real clients (item 68): they say whether a server of scripts is one that they know.
 
-use std::process::{Command, Output};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use super::LEAST;
-use super::server::{Server, program, script, text};
+use super::server::{Server, eventually, program, script, text};
 
 /// A disk of 8 MiB in memory, version 2, that knows holes and takes parallel calls.
 const DISK: &str = include_str!("../../../../adapters/nbdkit/examples/memory.py");
@@ -18,13 +20,18 @@ fn client(name: &str, arguments: &[&str]) -> Output {
     output
 }
 
-fn pattern(folder: &std::path::Path) -> (String, Vec<u8>) {
+fn pattern(folder: &Path) -> (String, Vec<u8>) {
     let mut bytes: Vec<u8> =
         (0..8_u32 << 18).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     bytes[1 << 20..3 << 20].fill(0);
     let path = folder.join("pattern.raw");
     std::fs::write(&path, &bytes).unwrap();
     (path.to_str().unwrap().to_owned(), bytes)
+}
+
+/// Says loudly, past the test harness, that a test cannot be run here.
+fn skip(test: &str, reason: &str) {
+    std::io::stderr().write_all(format!("SKIPPED {test}: {reason}\n").as_bytes()).unwrap();
 }
 
 #[test]
@@ -109,4 +116,86 @@ fn item_68_fio() {
             "--thread=0",
         ],
     );
+}
+
+/// A disk that is a file of the system's by nbdfuse, as long as the value lives.
+struct Fuse {
+    file: String,
+    child: std::process::Child,
+    folder: tempfile::TempDir,
+}
+
+impl Fuse {
+    fn of(server: &Server) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("disk").to_str().unwrap().to_owned();
+        let child = Command::new("nbdfuse")
+            .args([&file, &server.uri()])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("nbdfuse cannot be started ({error}): run scripts/setup test"));
+        let mut fuse = Self { file, child, folder };
+        eventually("the file of nbdfuse", || {
+            let gone = fuse.child.try_wait().unwrap();
+            assert!(gone.is_none(), "nbdfuse ended: {gone:?}");
+            Path::new(&fuse.file).exists().then_some(())
+        });
+        fuse
+    }
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        let _ = Command::new("fusermount3").arg("-u").arg(self.folder.path()).status();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_file_system_on_a_script_is_made_filled_checked_and_read_back() {
+    if let Err(error) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") {
+        skip("a_file_system_on_a_script", &format!("/dev/fuse: {error}"));
+        return;
+    }
+    let server = Server::with(DISK, &["size=64M"]);
+    let files = server.file("files");
+    for (folder, count) in [("few", 3_u32), ("many/deep", 300)] {
+        std::fs::create_dir_all(files.join(folder)).unwrap();
+        for number in 0..count {
+            let content: Vec<u8> = (0..number * 331).map(|byte| (byte ^ number) as u8).collect();
+            std::fs::write(files.join(folder).join(number.to_string()), content).unwrap();
+        }
+    }
+    std::os::unix::fs::symlink("../few/2", files.join("many/link")).unwrap();
+    let back = server.file("back");
+    std::fs::create_dir(&back).unwrap();
+    {
+        let fuse = Fuse::of(&server);
+        client("mkfs.ext4", &["-q", "-F", "-d", files.to_str().unwrap(), &fuse.file]);
+    }
+    // Through other connections, and with nothing of it in the kernel's memory.
+    let fuse = Fuse::of(&server);
+    client("fsck.ext4", &["-f", "-n", &fuse.file]);
+    client("debugfs", &["-R", &format!("rdump / {}", back.display()), &fuse.file]);
+    std::fs::remove_dir(back.join("lost+found")).unwrap();
+    client("diff", &["-r", "--no-dereference", files.to_str().unwrap(), back.to_str().unwrap()]);
+}
+
+#[test]
+fn item_68_the_kernel() {
+    if !Path::new("/dev/nbd0").exists() {
+        skip("item_68_the_kernel", "the kernel has no network block devices (/dev/nbd0)");
+        return;
+    }
+    let server = Server::with(DISK, &["size=8M"]);
+    let (file, bytes) = pattern(server.script.folder.path());
+    client("nbd-client", &["-unix", server.socket.to_str().unwrap(), "/dev/nbd0", "-C", "2"]);
+    let used = std::panic::catch_unwind(|| {
+        client("dd", &[&format!("if={file}"), "of=/dev/nbd0", "bs=1M", "conv=fsync"]);
+        let back = server.file("back.raw");
+        client("dd", &["if=/dev/nbd0", &format!("of={}", back.display()), "bs=64k", "iflag=direct"]);
+        assert!(std::fs::read(back).unwrap() == bytes);
+    });
+    client("nbd-client", &["-d", "/dev/nbd0"]);
+    used.unwrap();
 }
