@@ -8,6 +8,8 @@ mod client;
 mod data;
 #[path = "nbdkit/handle.rs"]
 mod handle;
+#[path = "nbdkit/listening.rs"]
+mod listening;
 #[path = "nbdkit/loading.rs"]
 mod loading;
 #[path = "nbdkit/process.rs"]

@@ -8,10 +8,12 @@ const OPTION_MAGIC: u64 = 0x4948_4156_454F_5054;
 const REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
 
 pub(crate) const EXPORT_NAME: u32 = 1;
+pub(crate) const ABORT: u32 = 2;
 pub(crate) const LIST: u32 = 3;
 pub(crate) const INFO: u32 = 6;
 pub(crate) const GO: u32 = 7;
 pub(crate) const STRUCTURED_REPLY: u32 = 8;
+pub(crate) const LIST_META_CONTEXT: u32 = 9;
 pub(crate) const SET_META_CONTEXT: u32 = 10;
 
 pub(crate) const READ: u16 = 0;
@@ -25,9 +27,13 @@ pub(crate) const BLOCK_STATUS: u16 = 7;
 
 pub(crate) const FUA: u16 = 1;
 pub(crate) const NO_HOLE: u16 = 2;
+pub(crate) const DF: u16 = 4;
 pub(crate) const REQ_ONE: u16 = 8;
 pub(crate) const FAST_ZERO: u16 = 16;
 
+pub(crate) const ACK: u32 = 1;
+pub(crate) const ERR_UNSUP: u32 = 0x8000_0001;
+pub(crate) const ERR_INVALID: u32 = 0x8000_0003;
 pub(crate) const ERR_UNKNOWN: u32 = 0x8000_0006;
 pub(crate) const ERR_PLATFORM: u32 = 0x8000_0004;
 
@@ -52,12 +58,17 @@ impl Client {
         Self::greet(UnixStream::connect(path)?)
     }
 
-    pub(crate) fn greet(mut stream: UnixStream) -> io::Result<Self> {
+    pub(crate) fn greet(stream: UnixStream) -> io::Result<Self> {
+        Self::greet_with(stream, 3)
+    }
+
+    /// Answers the greeting with these flags.
+    pub(crate) fn greet_with(mut stream: UnixStream, flags: u32) -> io::Result<Self> {
         let mut greeting = [0; 18];
         stream.read_exact(&mut greeting)?;
         assert_eq!(&greeting[..16], b"NBDMAGICIHAVEOPT");
         assert_eq!(&greeting[16..], [0, 3]);
-        stream.write_all(&3_u32.to_be_bytes())?;
+        stream.write_all(&flags.to_be_bytes())?;
         Ok(Self { stream, size: 0, flags: 0, structured: false, cookie: 0 })
     }
 

@@ -1,6 +1,6 @@
 //! Reading, writing and everything else on the data (items 32 to 44).
 
-use super::client::{CACHE, Client, FAST_ZERO, FLUSH, FUA, NO_HOLE, READ, REQ_ONE, TRIM, WRITE, WRITE_ZEROES};
+use super::client::{CACHE, Client, DF, FAST_ZERO, FLUSH, FUA, NO_HOLE, READ, REQ_ONE, TRIM, WRITE, WRITE_ZEROES};
 use super::server::Server;
 use super::{LEAST, MEMORY};
 
@@ -116,6 +116,17 @@ fn item_37_errno_to_nbd() {
         (libc_errno::EACCES, 22),
     ] {
         assert_eq!(client.read(errno, 1), Err(error), "{errno}");
+    }
+    // What one chunk cannot hold is an error of its own only for who asked for one chunk.
+    let mut client = server.connect();
+    client.structured();
+    client.go(b"", &[]).unwrap();
+    for (flags, errno, error) in
+        [(DF, libc_errno::EOVERFLOW, 75_u32), (0, libc_errno::EOVERFLOW, 22), (DF, libc_errno::EOPNOTSUPP, 22)]
+    {
+        client.send(READ, flags, errno, 1, &[]);
+        let (kind, payload) = client.chunk();
+        assert_eq!((kind, &payload[..4]), (0x8001, &error.to_be_bytes()[..]), "{flags} {errno}");
     }
 }
 

@@ -114,6 +114,11 @@ impl Server {
         Client::connect(&self.socket)
     }
 
+    /// The same with other flags than all.
+    pub(crate) fn connect_with(&self, flags: u32) -> Client {
+        Client::greet_with(UnixStream::connect(&self.socket).unwrap(), flags).unwrap()
+    }
+
     /// A client of the default export, with simple replies.
     pub(crate) fn open(&self) -> Client {
         let mut client = self.connect();
