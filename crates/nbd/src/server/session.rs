@@ -214,7 +214,7 @@ impl Session {
         pace.calls += 1;
         pace.wall += now - begun;
         let waiting = self.output.push(answer(&request, result, self.agreed, weight), now);
-        let late = now - waiting.since >= LONG || now - begun >= LONG;
+        let late = now.saturating_sub(waiting.since) >= LONG || now - begun >= LONG;
         if late || waiting.answers >= TOGETHER || waiting.bytes >= TOGETHER_BYTES {
             self.flush();
         }
