@@ -2,6 +2,8 @@
 //! and real clients.
 #![allow(clippy::unwrap_used)] // also in helpers
 
+#[path = "../../nbd/tests/common/authority.rs"]
+mod authority;
 #[path = "nbdkit/client.rs"]
 mod client;
 #[path = "nbdkit/data.rs"]
@@ -22,6 +24,8 @@ mod real_clients;
 mod server;
 #[path = "nbdkit/threads.rs"]
 mod threads;
+#[path = "nbdkit/tls.rs"]
+mod tls;
 
 /// The least that a script of version 1 needs.
 const LEAST: &str =

@@ -28,6 +28,8 @@ pub struct Client {
     pub number: u64,
     /// Whether the connection is encrypted.
     pub tls: bool,
+    /// The names in its certificate, where it was asked to prove one.
+    pub certificate: Option<Certificate>,
     /// The server gives out no more than reading.
     pub read_only: bool,
     /// Process, user and group of a client on the same host, where the system tells.
@@ -102,6 +104,15 @@ impl PartialEq for Connection {
 }
 
 impl Eq for Connection {}
+
+/// The names in a certificate, as RFC 4514 writes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Certificate {
+    /// Whose it is.
+    pub subject: String,
+    /// Who signed it.
+    pub issuer: String,
+}
 
 /// A client on the same host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

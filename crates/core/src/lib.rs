@@ -13,8 +13,8 @@ pub mod store;
 pub mod verdict;
 
 pub use disk::{
-    BlockSize, Client, Connection, Disk, DiskError, DiskInfo, Export, Extent, OpenDisk, OpenError, Peer, ReadBytes,
-    RequestFlags, ServerControl, Support, ThreadModel,
+    BlockSize, Certificate, Client, Connection, Disk, DiskError, DiskInfo, Export, Extent, OpenDisk, OpenError, Peer,
+    ReadBytes, RequestFlags, ServerControl, Support, ThreadModel,
 };
 pub use entry::{Attr, Entry, FileKind, Stat, Time};
 pub use hook::{Answer, Event, Hook, JobFacts, JobKind, JobStatus};

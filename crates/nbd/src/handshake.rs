@@ -81,7 +81,8 @@ pub enum Step {
     List,
     /// Open an export and give what it is to [`Handshake::opened`].
     Open(OpenRequest),
-    /// Encrypt the connection, then call [`Handshake::encrypted`]. Bytes that came before that count no more.
+    /// Encrypt the connection, then call [`Handshake::encrypted`]. Bytes that were not consumed belong to the encryption: as
+    /// options they count no more.
     Encrypt,
     /// Begin transmission.
     Start(Agreement),
@@ -475,6 +476,7 @@ impl Handshake {
         self.encrypted = true;
         self.structured_replies = false;
         self.allocation = None;
+        self.listed = false;
         self.options_left = self.options_left.saturating_sub(1);
         self.state = State::Option;
         Step::More

@@ -9,3 +9,4 @@ pub mod handshake;
 pub mod listen;
 pub mod memory;
 pub mod server;
+pub mod tls;

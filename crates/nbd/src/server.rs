@@ -55,10 +55,10 @@ impl Server {
     /// Gets ready to serve a disk.
     ///
     /// # Errors
-    /// The settings require encryption, which is not there; the system has no thread or descriptor left.
+    /// The settings offer encryption and have no credentials; the system has no thread or descriptor left.
     pub fn new(disk: Arc<dyn Disk>, settings: Settings) -> io::Result<Self> {
-        if settings.terms.encryption != Encryption::Off {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "this server cannot encrypt (TLS)"));
+        if settings.terms.encryption != Encryption::Off && settings.credentials.is_none() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "encryption (TLS) needs credentials"));
         }
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let shared = Arc::new(Shared::new(disk, settings, stop));
@@ -150,7 +150,7 @@ fn run(line: &Arc<Line>) {
     if catch_unwind(AssertUnwindSafe(|| connection::serve(line))).is_err() {
         line.log(Level::Error, "the connection ends after a panic");
     }
-    line.close();
+    line.leave();
     line.shared.leave(line.number);
 }
 

@@ -34,7 +34,11 @@ How:
       --filter NAME         Put a filter in front of the plugin; the first is next to the clients:
                             cow, cache, delay, error, log, offset, readahead, rate, truncate
       --keepalive           TCP keepalive
-      --tls off             No encryption (the others are not supported)
+      --tls off|on|require  Encryption [default: on if there are certificates]
+      --tls-certificates DIR
+                            ca-cert.pem, server-cert.pem, server-key.pem and perhaps ca-crl.pem
+      --tls-psk FILE        Keys instead of certificates: lines USERNAME:HEXKEY
+      --tls-verify-peer     Clients need a certificate too
 
 Process:
   -f, --foreground          Stay in the foreground
@@ -50,7 +54,7 @@ Process:
 Questions:
       --dump-plugin, --dump-config, --help, -V, --version, --long-options, --short-options
 
-Refused by name: --selinux-label, --timeout, --tls on, --tls require, --tls-certificates, --tls-psk, --tls-verify-peer
+Refused by name: --selinux-label, --timeout
 ";
 
 /// The lines of `--help`.
@@ -103,11 +107,11 @@ pub fn config(program: &Path) -> String {
         ("mandir", folder.clone()),
         ("name", "nbdkit".to_owned()),
         ("plugindir", plugins.display().to_string()),
-        ("root_tls_certificates_dir", "/etc/pki/nbdkit".to_owned()),
+        ("root_tls_certificates_dir", crate::tls::ROOT_FOLDER.to_owned()),
         ("sbindir", folder),
         ("selinux", "no".to_owned()),
         ("sysconfdir", "/etc".to_owned()),
-        ("tls", "no".to_owned()),
+        ("tls", "yes".to_owned()),
         ("version", CONTRACT.to_owned()),
         ("version_major", major.to_owned()),
         ("version_minor", minor.to_owned()),

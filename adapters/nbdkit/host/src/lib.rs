@@ -4,7 +4,8 @@
 //! * [`serve`] is the whole life of the process; [`options`] the option table, [`parameters`] what follows the plugin's name,
 //!   [`numbers`] how numbers are spelled, [`log`] where messages go, [`answers`] what is printed instead of serving.
 //! * [`plugin`] and [`filter`] are its two ports. [`plugins`] and [`filters`] are those of our own.
-//! * [`sockets`], [`activation`], [`identity`], [`captive`], [`uri`]: where the server listens, as whom, and beside what;
+//! * [`sockets`], [`activation`], [`identity`], [`captive`], [`uri`], [`tls`]: where the server listens, as whom, beside what, and what it
+//!   encrypts with;
 //!   `standard` what becomes of the standard streams, [`process`] what the system does for it; [`control`] what plugins ask of it.
 
 pub mod activation;
@@ -24,6 +25,7 @@ pub mod process;
 pub mod serve;
 pub mod sockets;
 mod standard;
+pub mod tls;
 pub mod uri;
 
 pub use options::Options;

@@ -220,6 +220,12 @@ pub struct Options {
     pub exit_with_parent: bool,
     /// `--tls`; none: on if there are credentials.
     pub tls: Option<TlsMode>,
+    /// `--tls-certificates`: a folder.
+    pub tls_certificates: Option<PathBuf>,
+    /// `--tls-psk`: a file.
+    pub tls_psk: Option<PathBuf>,
+    /// `--tls-verify-peer`.
+    pub tls_verify_peer: bool,
     /// `--swap`.
     pub swap: bool,
     /// `--dump-plugin`.
@@ -279,6 +285,9 @@ impl Default for Options {
             group: None,
             exit_with_parent: false,
             tls: None,
+            tls_certificates: None,
+            tls_psk: None,
+            tls_verify_peer: false,
             swap: false,
             dump_plugin: false,
             keepalive: false,
@@ -396,9 +405,9 @@ impl Options {
             Name::ExitWithParent => self.exit_with_parent = true,
             Name::Filter => self.filters.push(value),
             Name::Tls => self.tls = Some(tls_mode(&text(shown, value)?)?),
-            Name::TlsCertificates | Name::TlsPsk | Name::TlsVerifyPeer => {
-                return Err(format!("{shown}: encryption is not supported here"));
-            }
+            Name::TlsCertificates => self.tls_certificates = Some(value.into()),
+            Name::TlsPsk => self.tls_psk = Some(value.into()),
+            Name::TlsVerifyPeer => self.tls_verify_peer = true,
             Name::Swap => self.swap = true,
             Name::SelinuxLabel => {
                 return Err("--selinux-label: labels for sockets are not supported here".to_owned());
@@ -440,9 +449,6 @@ impl Options {
         }
         if self.oldstyle && self.tls == Some(TlsMode::Require) {
             return Err("cannot use oldstyle protocol (-o) and require TLS".to_owned());
-        }
-        if matches!(self.tls, Some(TlsMode::On | TlsMode::Require)) {
-            return Err("--tls: encryption is not supported here (--tls=off is)".to_owned());
         }
         if self.single || self.run.is_some() || self.exit_with_parent {
             self.foreground = true;

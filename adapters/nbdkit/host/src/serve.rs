@@ -27,6 +27,7 @@ use crate::parameters::{Parameter, parameters};
 use crate::plugin::{End, Found, Plugin, Step};
 use crate::process::{Forked, forget_variables, leave, take_over};
 use crate::sockets::{self, Place, PrivateFolder};
+use crate::tls::Tls;
 use crate::{answers, control, filters, log, standard, uri};
 
 /// The whole server process. `arguments` are those after the program's name, in nbdkit's spelling; `find` knows where the
@@ -68,6 +69,8 @@ fn life(arguments: impl IntoIterator<Item = OsString>, find: impl FnOnce(&Option
     set_up_log(&options);
     let handed = handed_over(&options)?;
     let identity = Identity::of(&options)?;
+    // While the process may still read the keys.
+    let tls = if options.dump_plugin { Tls::default() } else { Tls::load(&options)? };
     if options.exit_with_parent {
         exit_with_parent()?;
     }
@@ -83,7 +86,7 @@ fn life(arguments: impl IntoIterator<Item = OsString>, find: impl FnOnce(&Option
         return dump(&mut *plugin);
     }
     complete(&mut *plugin, &mut filters)?;
-    let mut site = Site { options, handed, identity, single, private: None };
+    let mut site = Site { options, handed, identity, tls, single, private: None };
     site.serve(&mut *plugin, filters)
 }
 
@@ -223,6 +226,7 @@ struct Site {
     options: Options,
     handed: Option<Vec<OwnedFd>>,
     identity: Identity,
+    tls: Tls,
     single: Option<Streams>,
     private: Option<PrivateFolder>,
 }
@@ -265,13 +269,13 @@ impl Site {
         self.private = private;
         let listeners = sockets::open(&place, &self.options)?;
         if self.options.print_uri {
-            let line = format!("{}\n", uri::uri(&place, &self.options.export_name));
+            let line = format!("{}\n", uri::uri(&place, &self.options.export_name, &self.tls));
             // As with everything that is printed: whoever reads it may have gone.
             let _ = std::fs::File::from(streams.output.try_clone().map_err(|error| error.to_string())?)
                 .write_all(line.as_bytes());
         }
         if let Some(command) = self.options.run.clone() {
-            let text = uri::shell_text(&place, &self.options.export_name, &command);
+            let text = uri::shell_text(&place, &self.options.export_name, &self.tls, &command);
             if let Forked::Parent(server) = fork(plugin)? {
                 // The server's sockets are not the command's.
                 drop(listeners);
@@ -295,7 +299,7 @@ impl Site {
     /// The half that runs the command.
     fn watch(&mut self, text: &std::ffi::OsStr, streams: Streams, server: i32, place: &Place) -> Step<Opened> {
         let status = captive::run(text, streams, server).map_err(|error| format!("--run: {error}"))?;
-        log::debug(None, &format!("the command at {} ended with {status}", uri::uri(place, &[])));
+        log::debug(None, &format!("the command at {} ended with {status}", uri::uri(place, &[], &self.tls)));
         // What a server that was killed left.
         drop(self.private.take());
         Ok(Opened::Captor(status))
@@ -366,8 +370,9 @@ impl Site {
                 mask: u16::try_from(options.handshake_mask & 0xffff).unwrap_or(u16::MAX),
                 structured_replies: options.structured_replies,
                 meta_contexts: options.meta_contexts,
-                ..Terms::default()
+                encryption: self.tls.encryption,
             },
+            credentials: self.tls.credentials.clone(),
             read_only: options.read_only,
             threads: usize::try_from(options.threads).unwrap_or(usize::MAX),
             log: Arc::new(move |level, number, text| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backstay_core::Peer;
+use backstay_core::{Certificate, Peer};
 use backstay_nbdkit_host::{control, numbers};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -167,25 +167,23 @@ fn peer_security_context() -> PyResult<String> {
     Err(refused("nbdkit.peer_security_context: the security context of this client is not known"))
 }
 
-/// A name of the client's certificate: there is none without TLS.
-fn tls_name(function: &str) -> PyResult<&'static str> {
-    match context::current() {
-        Some(connected) if !connected.client.tls => Ok(""),
-        Some(_) => Err(refused(&format!("nbdkit.{function}: the certificate of this client is not known"))),
-        None => Err(refused(&format!("nbdkit.{function}: there is no client here"))),
-    }
+/// A name of the client's certificate; empty: it has shown none.
+fn tls_name(function: &str, name: fn(Certificate) -> String) -> PyResult<String> {
+    let connected = context::current();
+    let connected = connected.ok_or_else(|| refused(&format!("nbdkit.{function}: there is no client here")))?;
+    Ok(connected.client.certificate.clone().map(name).unwrap_or_default())
 }
 
 /// Return the client TLS X.509 Distinguished Name.
 #[pyfunction]
-fn peer_tls_dn() -> PyResult<&'static str> {
-    tls_name("peer_tls_dn")
+fn peer_tls_dn() -> PyResult<String> {
+    tls_name("peer_tls_dn", |certificate| certificate.subject)
 }
 
 /// Return the client TLS X.509 issuer's Distinguished Name.
 #[pyfunction]
-fn peer_tls_issuer_dn() -> PyResult<&'static str> {
-    tls_name("peer_tls_issuer_dn")
+fn peer_tls_issuer_dn() -> PyResult<String> {
+    tls_name("peer_tls_issuer_dn", |certificate| certificate.issuer)
 }
 
 /// Read a password from the terminal, a descriptor, a file or the text itself.

@@ -18,7 +18,7 @@ const RECEIVE: usize = 4 << 10;
 pub(crate) fn serve(line: &Arc<Line>) {
     let shared = &line.shared;
     let Some(_admission) = shared.gate.admit() else { return };
-    let client = client(line, false);
+    let client = client(line);
     if let Err(reason) = shared.gate.call(|| shared.disk.preconnect(&client)) {
         line.log(Level::Debug, &reason);
         return;
@@ -31,10 +31,11 @@ pub(crate) fn serve(line: &Arc<Line>) {
     }
 }
 
-fn client(line: &Arc<Line>, tls: bool) -> Client {
+fn client(line: &Arc<Line>) -> Client {
     Client {
         number: line.number,
-        tls,
+        tls: false,
+        certificate: None,
         read_only: line.shared.settings.read_only,
         peer: line.stream.peer(),
         connection: Connection::new(Arc::clone(line) as _),
@@ -69,7 +70,8 @@ impl Negotiation<'_> {
                 Step::List => self.list(&mut handshake, &mut out),
                 Step::Open(request) => self.open(&request, &mut handshake, &mut out),
                 Step::Start(agreed) => return Ok(self.opened.take().map(|disk| (disk, agreed, input))),
-                Step::Encrypt | Step::Close => return Ok(None),
+                Step::Encrypt => self.encrypt(&mut handshake, std::mem::take(&mut input)),
+                Step::Close => return Ok(None),
             };
         }
     }
@@ -85,6 +87,26 @@ impl Negotiation<'_> {
             step = give(handshake, input, out);
         }
         Ok(step)
+    }
+
+    /// Encrypts the connection; `arrived` is what the client has sent of that. What was agreed on before counts no more.
+    fn encrypt(&mut self, handshake: &mut Handshake, arrived: Vec<u8>) -> Step {
+        let encrypted = match &self.shared.settings.credentials {
+            Some(credentials) => self.line.encrypt(credentials, arrived),
+            None => return Step::Close,
+        };
+        match encrypted {
+            Ok(certificate) => {
+                self.client.tls = true;
+                self.client.certificate = certificate;
+                self.default_export = None;
+                handshake.encrypted()
+            }
+            Err(error) => {
+                self.line.log(Level::Error, &format!("the connection cannot be encrypted: {error}"));
+                Step::Close
+            }
+        }
     }
 
     fn list(&mut self, handshake: &mut Handshake, out: &mut Vec<u8>) -> Step {

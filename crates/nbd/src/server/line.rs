@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use backstay_core::ServerControl;
+use backstay_core::{Certificate, ServerControl};
 
 use crate::server::output::write_slices;
 use crate::server::shared::{Level, Shared};
 use crate::server::stream::Stream;
+use crate::tls::ServerCredentials;
 
 /// Requests are served.
 const OPEN: u8 = 0;
@@ -66,6 +67,14 @@ impl Line {
         self.stream.close();
     }
 
+    /// Ends it in peace, unless it has ended.
+    pub(crate) fn leave(&self) {
+        if !self.is_closed() {
+            self.stream.say_goodbye();
+        }
+        self.close();
+    }
+
     /// Ends it because something failed that only it suffers from.
     pub(crate) fn fail(&self, error: &dyn std::fmt::Display) {
         if !self.is_closed() {
@@ -76,6 +85,21 @@ impl Line {
 
     pub(crate) fn log(&self, level: Level, text: &str) {
         self.shared.log(level, self.number, text);
+    }
+
+    /// Encrypts it, as its server; `early` is what has arrived of that. The names in the client's certificate, if it was asked
+    /// for one.
+    pub(crate) fn encrypt(&self, credentials: &ServerCredentials, early: Vec<u8>) -> io::Result<Option<Certificate>> {
+        let channel = self.stream.channel(credentials.session()?, early)?;
+        loop {
+            match channel.shake() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.is_in_the_way(false) => {}
+                shaken => break shaken?,
+            }
+        }
+        let certificate = channel.certificate();
+        self.stream.encrypted(channel);
+        Ok(certificate)
     }
 
     /// Appends what has arrived; see [`Stream::read`]. Waits however long the client is silent, unless others need the memory

@@ -151,7 +151,7 @@ impl Session {
         }
         self.flush();
         // The client need not wait until the disk may be called.
-        self.line.close();
+        self.line.leave();
         self.shared().budget.give(self.held.swap(0, Ordering::SeqCst));
         self.shared().watch.remove(&self);
         let shared = Arc::clone(self.shared());

@@ -16,6 +16,7 @@ use crate::server::line::Line;
 use crate::server::session::Session;
 use crate::server::stream;
 use crate::server::watch::Watch;
+use crate::tls::ServerCredentials;
 
 /// How much a line of the log matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +35,8 @@ pub type Log = Arc<dyn Fn(Level, u64, &str) + Send + Sync>;
 pub struct Settings {
     /// What it offers before transmission.
     pub terms: Terms,
+    /// What it encrypts with, if it offers that.
+    pub credentials: Option<ServerCredentials>,
     /// Nothing is ever written (`-r`).
     pub read_only: bool,
     /// Calls of one connection at a time, where the disk can bear any number (`-t`); at least 1.
@@ -46,7 +49,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { terms: Terms::default(), read_only: false, threads: 16, memory: 1 << 30, log: Arc::new(|_, _, _| {}) }
+        Self {
+            terms: Terms::default(),
+            credentials: None,
+            read_only: false,
+            threads: 16,
+            memory: 1 << 30,
+            log: Arc::new(|_, _, _| {}),
+        }
     }
 }
 

@@ -90,8 +90,8 @@ pub fn one_connection(disk: Arc<dyn Disk>, settings: Settings) -> (Peer, JoinHan
 }
 
 /// A client that says exactly what it is told to.
-pub struct Peer {
-    pub stream: UnixStream,
+pub struct Peer<S = UnixStream> {
+    pub stream: S,
     pub structured: bool,
 }
 
@@ -116,8 +116,8 @@ impl Reply {
     }
 }
 
-impl Peer {
-    pub fn new(stream: UnixStream) -> Self {
+impl<S: Read + Write> Peer<S> {
+    pub fn new(stream: S) -> Self {
         Self { stream, structured: false }
     }
 
