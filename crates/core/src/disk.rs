@@ -34,6 +34,8 @@ pub struct Client {
     pub read_only: bool,
     /// Process, user and group of a client on the same host, where the system tells.
     pub peer: Option<Peer>,
+    /// The context of a client on the same host in the system's security module (SELinux' label), where the system tells.
+    pub security_context: Option<String>,
     /// What a disk may ask of the server that serves this connection.
     pub connection: Connection,
 }

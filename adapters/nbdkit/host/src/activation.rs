@@ -50,8 +50,9 @@ pub fn check(options: &Options) -> Result<(), String> {
         || options.vsock
         || options.run.is_some()
         || options.print_uri
+        || options.selinux_label.is_some()
     {
-        let names = "-i, -p, -s, -U, --vsock, --run or --print-uri";
+        let names = "-i, -p, -s, -U, --vsock, --run, --print-uri or --selinux-label";
         return Err(format!("cannot use socket activation with {names} options"));
     }
     Ok(())

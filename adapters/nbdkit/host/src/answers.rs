@@ -34,6 +34,8 @@ How:
       --filter NAME         Put a filter in front of the plugin; the first is next to the clients:
                             cow, cache, delay, error, log, offset, readahead, rate, truncate
       --keepalive           TCP keepalive
+      --timeout T           Time for a client's handshake (90, 1500ms ...) [default: any]
+      --selinux-label L     Label of the listening sockets
       --tls off|on|require  Encryption [default: on if there are certificates]
       --tls-certificates DIR
                             ca-cert.pem, server-cert.pem, server-key.pem and perhaps ca-crl.pem
@@ -53,8 +55,6 @@ Process:
 
 Questions:
       --dump-plugin, --dump-config, --help, -V, --version, --long-options, --short-options
-
-Refused by name: --selinux-label, --timeout
 ";
 
 /// The lines of `--help`.
@@ -109,7 +109,7 @@ pub fn config(program: &Path) -> String {
         ("plugindir", plugins.display().to_string()),
         ("root_tls_certificates_dir", crate::tls::ROOT_FOLDER.to_owned()),
         ("sbindir", folder),
-        ("selinux", "no".to_owned()),
+        ("selinux", "yes".to_owned()),
         ("sysconfdir", "/etc".to_owned()),
         ("tls", "yes".to_owned()),
         ("version", CONTRACT.to_owned()),

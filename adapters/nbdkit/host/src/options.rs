@@ -6,10 +6,11 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use backstay_nbd::listen::Family;
 
-use crate::numbers::{parse_bool, parse_unsigned};
+use crate::numbers::{parse_bool, parse_delay, parse_unsigned};
 
 /// The one that a name of the table stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,6 +229,10 @@ pub struct Options {
     pub tls_verify_peer: bool,
     /// `--swap`.
     pub swap: bool,
+    /// `--selinux-label`: of the listening sockets.
+    pub selinux_label: Option<String>,
+    /// `--timeout`: how long a client's handshake may take.
+    pub timeout: Option<Duration>,
     /// `--dump-plugin`.
     pub dump_plugin: bool,
     /// `--keepalive`.
@@ -289,6 +294,8 @@ impl Default for Options {
             tls_psk: None,
             tls_verify_peer: false,
             swap: false,
+            selinux_label: None,
+            timeout: None,
             dump_plugin: false,
             keepalive: false,
             print_uri: false,
@@ -409,18 +416,14 @@ impl Options {
             Name::TlsPsk => self.tls_psk = Some(value.into()),
             Name::TlsVerifyPeer => self.tls_verify_peer = true,
             Name::Swap => self.swap = true,
-            Name::SelinuxLabel => {
-                return Err("--selinux-label: labels for sockets are not supported here".to_owned());
-            }
+            Name::SelinuxLabel => self.selinux_label = Some(text(shown, value)?),
             Name::DumpPlugin => self.dump_plugin = true,
             Name::DumpConfig => self.ask(Question::DumpConfig),
             Name::Help => self.ask(Question::Help),
             Name::Version => self.ask(Question::Version),
             Name::LongOptions => self.ask(Question::LongOptions),
             Name::ShortOptions => self.ask(Question::ShortOptions),
-            Name::Timeout => {
-                return Err("--timeout: a time limit for the handshake is not supported here".to_owned());
-            }
+            Name::Timeout => self.timeout = handshake_limit(&text(shown, value)?)?,
             Name::Keepalive => self.keepalive = true,
             Name::PrintUri => self.print_uri = true,
         }
@@ -446,6 +449,9 @@ impl Options {
         }
         if self.single && self.print_uri {
             return Err("--print-uri: a server on standard input and output (-s) has no URI".to_owned());
+        }
+        if self.single && self.selinux_label.is_some() {
+            return Err("--selinux-label: a server on standard input and output (-s) makes no socket".to_owned());
         }
         if self.oldstyle && self.tls == Some(TlsMode::Require) {
             return Err("cannot use oldstyle protocol (-o) and require TLS".to_owned());
@@ -507,6 +513,13 @@ fn threads(text: &str) -> Result<u32, String> {
         0 => DEFAULT_THREADS,
         number => number,
     })
+}
+
+/// A delay; 0: none.
+fn handshake_limit(text: &str) -> Result<Option<Duration>, String> {
+    let (seconds, nanoseconds) = parse_delay("--timeout", text)?;
+    let limit = Duration::new(seconds.into(), nanoseconds);
+    Ok((!limit.is_zero()).then_some(limit))
 }
 
 fn log_to(text: &str) -> Result<LogTo, String> {

@@ -373,6 +373,7 @@ impl Site {
                 encryption: self.tls.encryption,
             },
             credentials: self.tls.credentials.clone(),
+            handshake_limit: options.timeout,
             read_only: options.read_only,
             threads: usize::try_from(options.threads).unwrap_or(usize::MAX),
             log: Arc::new(move |level, number, text| {

@@ -1,6 +1,6 @@
 //! The sockets that a server listens on (reference 2.1: `-U`, `-p`, `-i`, `-4`, `-6`).
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,11 @@ use crate::options::{Options, UnixSocket};
 
 /// Where the system's services are listed.
 const SERVICES: &str = "/etc/services";
+
+/// Where SELinux is, if there is one.
+const SELINUX: &str = "/sys/fs/selinux/enforce";
+/// What says how sockets of a thread are labelled.
+const SOCKET_LABEL: &str = "/proc/thread-self/attr/sockcreate";
 
 /// Where clients find the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +112,7 @@ fn service_port(services: &str, name: &str) -> Option<u16> {
 /// # Errors
 /// One sentence that names the address.
 pub fn open(place: &Place, options: &Options) -> Result<Vec<OwnedFd>, String> {
+    let _label = options.selinux_label.as_deref().map(Label::put).transpose()?;
     match place {
         Place::Unix(path) => {
             listen::unix(path).map(|socket| vec![socket]).map_err(|error| format!("{}: {error}", path.display()))
@@ -115,6 +121,28 @@ pub fn open(place: &Place, options: &Options) -> Result<Vec<OwnedFd>, String> {
         Place::Vsock(port) => {
             listen::vsock(*port).map(|socket| vec![socket]).map_err(|error| format!("--vsock: port {port}: {error}"))
         }
+    }
+}
+
+/// The label that this thread's sockets get as long as it is there (SELinux).
+struct Label;
+
+impl Label {
+    fn put(text: &str) -> Result<Self, String> {
+        if !Path::new(SELINUX).exists() {
+            return Err(format!("--selinux-label: {text}: this system has no SELinux"));
+        }
+        // With the NUL, as libselinux writes it.
+        let written = std::fs::write(SOCKET_LABEL, [text.as_bytes(), b"\0"].concat());
+        written.map(|()| Self).map_err(|error| format!("--selinux-label: {text}: {error}"))
+    }
+}
+
+impl Drop for Label {
+    fn drop(&mut self) {
+        // Nothing written: the label that the policy gives.
+        let file = std::fs::OpenOptions::new().write(true).open(SOCKET_LABEL);
+        let _ = file.and_then(|mut file| file.write(b""));
     }
 }
 

@@ -164,7 +164,8 @@ fn peer_gid() -> PyResult<u32> {
 /// Return the client security context.
 #[pyfunction]
 fn peer_security_context() -> PyResult<String> {
-    Err(refused("nbdkit.peer_security_context: the security context of this client is not known"))
+    let context = context::current().and_then(|connected| connected.client.security_context.clone());
+    context.ok_or_else(|| refused("nbdkit.peer_security_context: the security context of this client is not known"))
 }
 
 /// A name of the client's certificate; empty: it has shown none.

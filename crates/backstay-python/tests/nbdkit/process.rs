@@ -264,6 +264,13 @@ fn item_67_refusals() {
 }
 
 #[test]
+fn a_time_limit_for_the_handshake() {
+    let server = Server::with(LEAST, &["--timeout", "1500ms"]);
+    assert!(server.connect().is_closed());
+    assert_eq!(server.open().read(0, 4), Ok(vec![0; 4]));
+}
+
+#[test]
 fn questions_about_the_program() {
     for (arguments, begins) in [
         (&["--version"][..], "nbdkit 1."),

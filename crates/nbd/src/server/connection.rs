@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::time::Instant;
 
 use backstay_core::{Client, Connection, OpenError};
 
@@ -23,9 +24,13 @@ pub(crate) fn serve(line: &Arc<Line>) {
         line.log(Level::Debug, &reason);
         return;
     }
+    line.stream.set_limit(shared.settings.handshake_limit.and_then(|limit| Instant::now().checked_add(limit)));
     let negotiated = Negotiation { line, shared, client, default_export: None, opened: None }.run();
     match negotiated {
-        Ok(Some((disk, agreed, arrived))) => Session::serve(line, disk, agreed, arrived),
+        Ok(Some((disk, agreed, arrived))) => {
+            line.stream.set_limit(None);
+            Session::serve(line, disk, agreed, arrived);
+        }
         Ok(None) => {}
         Err(error) => line.log(Level::Debug, &error.to_string()),
     }
@@ -38,6 +43,7 @@ fn client(line: &Arc<Line>) -> Client {
         certificate: None,
         read_only: line.shared.settings.read_only,
         peer: line.stream.peer(),
+        security_context: line.stream.peer_context(),
         connection: Connection::new(Arc::clone(line) as _),
     }
 }

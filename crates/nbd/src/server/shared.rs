@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use backstay_core::Disk;
 use parking_lot::{Condvar, Mutex};
@@ -37,6 +37,8 @@ pub struct Settings {
     pub terms: Terms,
     /// What it encrypts with, if it offers that.
     pub credentials: Option<ServerCredentials>,
+    /// How long a client may take from the greeting to transmission (`--timeout`); none: as long as it likes.
+    pub handshake_limit: Option<Duration>,
     /// Nothing is ever written (`-r`).
     pub read_only: bool,
     /// Calls of one connection at a time, where the disk can bear any number (`-t`); at least 1.
@@ -52,6 +54,7 @@ impl Default for Settings {
         Self {
             terms: Terms::default(),
             credentials: None,
+            handshake_limit: None,
             read_only: false,
             threads: 16,
             memory: 1 << 30,
@@ -140,7 +143,7 @@ impl Shared {
     pub(crate) fn wait(&self, grace: u64) {
         let mut lines = self.lines.lock();
         while !lines.is_empty() {
-            let pause = std::time::Duration::from_nanos(grace / 4).max(std::time::Duration::from_millis(10));
+            let pause = Duration::from_nanos(grace / 4).max(Duration::from_millis(10));
             if self.left.wait_for(&mut lines, pause).timed_out() {
                 let now = self.now();
                 lines.values().filter(|line| line.is_stuck(now, grace)).for_each(|line| line.close());

@@ -1,13 +1,16 @@
 //! The two directions of a connection: a socket, or two descriptors that may be pipes; encrypted or not.
 
+use std::ffi::OsString;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backstay_core::Peer;
+use nix::{getsockopt_impl, sockopt_impl};
 use openssl::error::ErrorStack;
 use openssl::ssl::Ssl;
+use parking_lot::RwLock;
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
@@ -19,6 +22,8 @@ use crate::tls::channel::Channel;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What a pipe that has room takes without waiting for more.
 const PIPE: usize = 4096;
+/// Bytes of a security context that are read at most.
+const MAX_CONTEXT: usize = 4096;
 
 /// What the system may keep of answers that a client on a Unix socket has not taken yet, in bytes.
 const SEND_BUFFER: usize = 256 << 10;
@@ -31,9 +36,15 @@ pub struct Stream {
     channel: OnceLock<Channel>,
 }
 
-/// Its descriptors.
+/// Its descriptors, and until when something has to have happened on them.
 #[derive(Debug)]
-pub(crate) enum Ends {
+pub(crate) struct Ends {
+    kind: Kind,
+    limit: RwLock<Option<Instant>>,
+}
+
+#[derive(Debug)]
+enum Kind {
     Socket(OwnedFd),
     Pair { input: OwnedFd, output: OwnedFd, stop: OwnedFd, close: OwnedFd },
 }
@@ -59,7 +70,7 @@ impl Stream {
         }
         // Only TCP has it.
         let _ = sockopt::set_tcp_nodelay(&socket, true);
-        Ok(Self::new(Ends::Socket(socket)))
+        Ok(Self::new(Kind::Socket(socket)))
     }
 
     /// A descriptor to read from and one to write to: pipes, or both ends of standard input and output.
@@ -68,20 +79,32 @@ impl Stream {
     /// The system has no descriptors left.
     pub fn pair(input: OwnedFd, output: OwnedFd) -> io::Result<Self> {
         let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        Ok(Self::new(Ends::Pair { input, output, stop: event()?, close: event()? }))
+        Ok(Self::new(Kind::Pair { input, output, stop: event()?, close: event()? }))
     }
 
-    fn new(ends: Ends) -> Self {
-        Self { ends: Arc::new(ends), channel: OnceLock::new() }
+    fn new(kind: Kind) -> Self {
+        Self { ends: Arc::new(Ends { kind, limit: RwLock::new(None) }), channel: OnceLock::new() }
+    }
+
+    /// From this moment on whoever reads or writes gets `TimedOut`; none: there is no such moment.
+    pub(crate) fn set_limit(&self, limit: Option<Instant>) {
+        *self.ends.limit.write() = limit;
     }
 
     /// The client's process, where the system tells.
     pub(crate) fn peer(&self) -> Option<Peer> {
-        let Ends::Socket(socket) = &*self.ends else { return None };
+        let Kind::Socket(socket) = &self.ends.kind else { return None };
         let credentials = sockopt::socket_peercred(socket).ok()?;
         let (user, group) = (credentials.uid.as_raw(), credentials.gid.as_raw());
         // Sockets of other families say that nobody is there.
         (user != u32::MAX).then(|| Peer { process: credentials.pid.as_raw_nonzero().get(), user, group })
+    }
+
+    /// The client's security context, where the system has such a thing and tells.
+    pub(crate) fn peer_context(&self) -> Option<String> {
+        let Kind::Socket(socket) = &self.ends.kind else { return None };
+        let context = nix::sys::socket::getsockopt(socket, PeerContext).ok()?.into_string().ok()?;
+        (!context.is_empty()).then_some(context)
     }
 
     /// Begins an encrypted connection on this one, of which `early` has arrived already. It counts when it is given to
@@ -123,25 +146,25 @@ impl Stream {
 
     /// Lets a thread that reads find the end, now and later.
     pub(crate) fn stop_reading(&self) {
-        match &*self.ends {
-            Ends::Socket(socket) => drop(rustix::net::shutdown(socket, Shutdown::Read)),
-            Ends::Pair { stop, .. } => set(stop),
+        match &self.ends.kind {
+            Kind::Socket(socket) => drop(rustix::net::shutdown(socket, Shutdown::Read)),
+            Kind::Pair { stop, .. } => set(stop),
         }
     }
 
     /// Ends both directions, also for threads that wait in them.
     pub(crate) fn close(&self) {
-        match &*self.ends {
-            Ends::Socket(socket) => drop(rustix::net::shutdown(socket, Shutdown::Both)),
-            Ends::Pair { close, .. } => set(close),
+        match &self.ends.kind {
+            Kind::Socket(socket) => drop(rustix::net::shutdown(socket, Shutdown::Both)),
+            Kind::Pair { close, .. } => set(close),
         }
     }
 
     /// Whether the client has gone. (One that only sends no more has not.)
     pub(crate) fn is_left(&self) -> bool {
-        let fd = match &*self.ends {
-            Ends::Socket(socket) => socket,
-            Ends::Pair { output, .. } => output,
+        let fd = match &self.ends.kind {
+            Kind::Socket(socket) => socket,
+            Kind::Pair { output, .. } => output,
         };
         let mut fds = [PollFd::new(fd, PollFlags::empty())];
         poll(&mut fds, Some(&NOW)).is_ok() && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
@@ -150,12 +173,14 @@ impl Stream {
 
 impl Ends {
     fn read(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        match self {
-            Self::Socket(socket) => {
+        match &self.kind {
+            Kind::Socket(socket) => {
+                self.wait_if_limited(Direction::In)?;
                 let (_, received) = retry(|| rustix::net::recv(socket, spare_capacity(buffer), RecvFlags::empty()))?;
                 Ok(received)
             }
-            Self::Pair { input, stop, close, .. } => {
+            Kind::Pair { input, stop, close, .. } => {
+                self.wait_if_limited(Direction::In)?;
                 if wait(input.as_fd(), PollFlags::IN, &[stop.as_fd(), close.as_fd()], None)?.is_over() {
                     return Ok(0);
                 }
@@ -165,13 +190,15 @@ impl Ends {
     }
 
     fn write(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Socket(socket) => {
-                let send =
-                    || rustix::net::sendmsg(socket, bytes, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL);
+        match &self.kind {
+            Kind::Socket(socket) => {
+                let limited = self.wait_if_limited(Direction::Out)?;
+                let flags = if limited { SendFlags::NOSIGNAL | SendFlags::DONTWAIT } else { SendFlags::NOSIGNAL };
+                let send = || rustix::net::sendmsg(socket, bytes, &mut SendAncillaryBuffer::default(), flags);
                 Ok(retry(send)?)
             }
-            Self::Pair { output, close, .. } => {
+            Kind::Pair { output, close, .. } => {
+                self.wait_if_limited(Direction::Out)?;
                 if wait(output.as_fd(), PollFlags::OUT, &[close.as_fd()], None)?.is_over() {
                     return Err(Errno::PIPE.into());
                 }
@@ -182,9 +209,9 @@ impl Ends {
 
     /// Reads what is there. `WouldBlock`: nothing; 0: nothing comes any more.
     pub(crate) fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Socket(socket) => Ok(retry(|| rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT))?.1),
-            Self::Pair { input, stop, close, .. } => {
+        match &self.kind {
+            Kind::Socket(socket) => Ok(retry(|| rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT))?.1),
+            Kind::Pair { input, stop, close, .. } => {
                 match wait(input.as_fd(), PollFlags::IN, &[stop.as_fd(), close.as_fd()], Some(&NOW))? {
                     Waited::Over => Ok(0),
                     Waited::Ready => Ok(retry(|| rustix::io::read(input, &mut *buffer))?),
@@ -196,11 +223,11 @@ impl Ends {
 
     /// Writes what there is room for. `WouldBlock`: nothing.
     pub(crate) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Socket(socket) => {
+        match &self.kind {
+            Kind::Socket(socket) => {
                 Ok(retry(|| rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))?)
             }
-            Self::Pair { output, close, .. } => {
+            Kind::Pair { output, close, .. } => {
                 let some = &bytes[..bytes.len().min(PIPE)];
                 match wait(output.as_fd(), PollFlags::OUT, &[close.as_fd()], Some(&NOW))? {
                     Waited::Over => Err(Errno::PIPE.into()),
@@ -211,25 +238,55 @@ impl Ends {
         }
     }
 
-    /// Waits until a direction is ready, or the connection is over. `WouldBlock`: it was not for long.
+    /// Waits until a direction is ready, or the connection is over. `WouldBlock`: it was not for long; `TimedOut`: the limit
+    /// has passed.
     pub(crate) fn wait(&self, direction: Direction) -> io::Result<()> {
-        let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
-        let waited = match (self, direction) {
-            (Self::Socket(socket), Direction::In) => wait(socket.as_fd(), PollFlags::IN, &[], Some(&patience)),
-            (Self::Socket(socket), Direction::Out) => wait(socket.as_fd(), PollFlags::OUT, &[], Some(&patience)),
-            (Self::Pair { input, stop, close, .. }, Direction::In) => {
-                wait(input.as_fd(), PollFlags::IN, &[stop.as_fd(), close.as_fd()], Some(&patience))
+        let patience = self.patience()?;
+        let patience = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: i64::from(patience.subsec_nanos()) };
+        let (fd, flags, events) = match (&self.kind, direction) {
+            (Kind::Socket(socket), Direction::In) => (socket, PollFlags::IN, vec![]),
+            (Kind::Socket(socket), Direction::Out) => (socket, PollFlags::OUT, vec![]),
+            (Kind::Pair { input, stop, close, .. }, Direction::In) => {
+                (input, PollFlags::IN, vec![stop.as_fd(), close.as_fd()])
             }
-            (Self::Pair { output, close, .. }, Direction::Out) => {
-                wait(output.as_fd(), PollFlags::OUT, &[close.as_fd()], Some(&patience))
-            }
+            (Kind::Pair { output, close, .. }, Direction::Out) => (output, PollFlags::OUT, vec![close.as_fd()]),
         };
-        match waited? {
-            Waited::Long => Err(Errno::AGAIN.into()),
+        match wait(fd.as_fd(), flags, &events, Some(&patience))? {
             Waited::Ready | Waited::Over => Ok(()),
+            Waited::Long => self.patience().and(Err(Errno::AGAIN.into())),
         }
     }
+
+    /// Waits as [`Ends::wait`] does if there is a limit; whether there is.
+    fn wait_if_limited(&self, direction: Direction) -> io::Result<bool> {
+        let limited = self.limit.read().is_some();
+        if limited {
+            self.wait(direction)?;
+        }
+        Ok(limited)
+    }
+
+    /// How long one wait may take.
+    fn patience(&self) -> io::Result<Duration> {
+        let Some(limit) = *self.limit.read() else { return Ok(PATIENCE) };
+        let left = limit.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let reason = "the time for the handshake is over";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+        }
+        Ok(left.min(PATIENCE))
+    }
 }
+
+sockopt_impl!(
+    /// What names a client to the system's security module.
+    PeerContext,
+    GetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_PEERSEC,
+    OsString,
+    nix::sys::socket::sockopt::GetOsString<[u8; MAX_CONTEXT]>
+);
 
 fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {

@@ -108,7 +108,7 @@ fn wrong_values_are_refused_with_the_name_of_their_option() {
         (&["-D", "foo=1"], "-D"),
         (&["--tls", "maybe"], "--tls"),
         (&["--timeout", "soon"], "timeout"),
-        (&["--selinux-label", "x"], "--selinux-label"),
+        (&["-s", "--selinux-label", "x"], "--selinux-label"),
     ] {
         let reason = parse(line).unwrap_err();
         assert!(reason.contains(part), "{line:?}: {reason}");
@@ -135,6 +135,13 @@ fn what_implies_the_foreground() {
     assert!(run.foreground);
     assert_eq!(run.unix, Some(UnixSocket::Private));
     assert!(!parse(&["python"]).unwrap().foreground);
+}
+
+#[test]
+fn the_time_for_a_handshake_is_a_delay() {
+    for (text, limit) in [("0", None), ("90", Some(90_000)), ("1500ms", Some(1500)), ("0.5s", Some(500))] {
+        assert_eq!(parse(&["--timeout", text]).unwrap().timeout, limit.map(Duration::from_millis), "{text}");
+    }
 }
 
 #[test]
