@@ -3,10 +3,11 @@
 //!
 //! * [`serve`] is the whole life of the process; [`options`] the option table, [`parameters`] what follows the plugin's name,
 //!   [`numbers`] how numbers are spelled, [`log`] where messages go, [`answers`] what is printed instead of serving.
-//! * [`plugin`] and [`filter`] are its two ports. [`plugins`] and [`filters`] are those of our own.
-//! * [`sockets`], [`activation`], [`identity`], [`captive`], [`uri`], [`tls`]: where the server listens, as whom, beside what, and what it
-//!   encrypts with;
-//!   `standard` what becomes of the standard streams, [`process`] what the system does for it; [`control`] what plugins ask of it.
+//! * [`plugin`] and [`filter`] are its two ports. [`plugins`] and [`filters`] are those of our own; `layer` and `scratch` what
+//!   filters have in common, `values` how both read their parameters.
+//! * [`sockets`], [`activation`], [`identity`], [`captive`], [`uri`], [`tls`]: where the server listens, as whom, beside what, and
+//!   what it encrypts with; `standard` what becomes of the standard streams, [`process`] what the system does for it; [`control`]
+//!   what plugins ask of it.
 
 pub mod activation;
 pub mod answers;
@@ -15,6 +16,7 @@ pub mod control;
 pub mod filter;
 pub mod filters;
 pub mod identity;
+mod layer;
 pub mod log;
 pub mod numbers;
 pub mod options;
@@ -22,11 +24,15 @@ pub mod parameters;
 pub mod plugin;
 pub mod plugins;
 pub mod process;
+mod scratch;
 pub mod serve;
 pub mod sockets;
 mod standard;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 pub mod uri;
+mod values;
 
 pub use options::Options;
 pub use serve::run;
