@@ -9,7 +9,11 @@ use backstay_bareos_host::Module;
 use backstay_bareos_protocol::{FromWorker, ToWorker};
 use backstay_core::{Attr, Entry, FileKind, Id, SavedJob, SideObject, Stat, Time};
 use backstay_engine::ledger::{LedgerHeader, LedgerReader};
-use backstay_nbd::codec::option::{InfoKind, InfoRequest, MetaContextRequest, OptionHeader, OptionKind};
+use backstay_nbd::codec::answer::{Answer, Assembly, Step as Next};
+use backstay_nbd::codec::option::{
+    Greeting, Info, InfoKind, InfoRequest, MetaContextRequest, OptionHeader, OptionKind, OptionReply, decode_export,
+    decode_meta_context, encode_export,
+};
 use backstay_nbd::codec::reply::{Head, decode_head};
 use backstay_nbd::codec::request::{Command, Flags, Request};
 use backstay_nbd::handshake::{Encryption, Handshake, MAX_KEPT, Opened, Step, Style, Terms};
@@ -44,6 +48,7 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "definition", run: definition, corpus: definition_corpus },
     Target { name: "pattern", run: pattern, corpus: pattern_corpus },
     Target { name: "file_set", run: file_set, corpus: file_set_corpus },
+    Target { name: "nbd_answers", run: nbd_answers, corpus: nbd_answers_corpus },
     Target { name: "nbd_codec", run: nbd_codec, corpus: nbd_codec_corpus },
     Target { name: "nbd_handshake", run: nbd_handshake, corpus: nbd_handshake_corpus },
 ];
@@ -459,6 +464,80 @@ fn file_set_corpus() -> Vec<Vec<u8>> {
     ]
     .map(<[u8]>::to_vec)
     .into()
+}
+
+/// What a server answers: the first byte says to which request, the others are heads and what stands behind them. Whatever comes is
+/// a lie or an answer to what was asked.
+fn nbd_answers(data: &[u8]) {
+    let _ = data.first_chunk().map(OptionReply::decode);
+    let _ = data.first_chunk().map(Greeting::decode);
+    let _ = decode_meta_context(data);
+    if let Ok(Some(info)) = Info::decode(data) {
+        assert_eq!(info.encode(), data);
+    }
+    if let Some((name, description)) = decode_export(data) {
+        assert_eq!(encode_export(name, Some(description)).as_deref(), Some(data));
+    }
+    let [asked, bytes @ ..] = data else { return };
+    let command = [Command::Read, Command::BlockStatus, Command::Write][usize::from(asked % 3)];
+    let request = Request { flags: Flags(0), command, cookie: 7, offset: 512, count: 64 };
+    let structured = asked & 16 == 0;
+    let assembly = Assembly::new(request, structured, structured.then_some(1));
+    if let Some(answer) = nbd_answer(assembly, bytes) {
+        let (read, status) = (command == Command::Read, command == Command::BlockStatus);
+        assert_eq!(answer.data.len(), if read { 64 } else { 0 });
+        assert_eq!(!answer.extents.is_empty(), status);
+    }
+}
+
+fn nbd_answer(mut assembly: Assembly, mut bytes: &[u8]) -> Option<Answer> {
+    let mut received = 0;
+    loop {
+        let (head, length) = decode_head(bytes).ok()??;
+        bytes = &bytes[length..];
+        let mut step = assembly.begin(&head).ok()?;
+        loop {
+            step = match step {
+                Next::Fixed(length) => {
+                    let (fixed, rest) = bytes.split_at_checked(length)?;
+                    bytes = rest;
+                    assembly.fixed(fixed).ok()?
+                }
+                Next::Data(range) => {
+                    let (content, rest) = bytes.split_at_checked(range.len())?;
+                    bytes = rest;
+                    received += range.len();
+                    assembly.place(range).copy_from_slice(content);
+                    assembly.placed().ok()?
+                }
+                Next::More => break,
+                Next::Done => {
+                    assert!(received <= 64, "a byte came twice");
+                    return assembly.finish().ok();
+                }
+            };
+        }
+    }
+}
+
+fn nbd_answers_corpus() -> Vec<Vec<u8>> {
+    let chunk = |flags: u16, kind: u16, payload: &[u8]| {
+        let head = [&0x668e_33ef_u32.to_be_bytes()[..], &flags.to_be_bytes(), &kind.to_be_bytes()].concat();
+        [&head[..], &7_u64.to_be_bytes(), &(payload.len() as u32).to_be_bytes(), payload].concat()
+    };
+    let at = |offset: u64, rest: &[u8]| [&offset.to_be_bytes()[..], rest].concat();
+    let answer = |asked: u8, parts: &[Vec<u8>]| [&[asked][..], &parts.concat()].concat();
+    let error = b"\0\0\0\x05\0\x04text";
+    vec![
+        answer(0, &[chunk(0, 1, &at(512, &[5; 32])), chunk(1, 2, &at(544, &32_u32.to_be_bytes()))]),
+        answer(0, &[chunk(0, 0x8002, &[&error[..], &512_u64.to_be_bytes()].concat()), chunk(1, 0, b"")]),
+        answer(16, &[Head::simple(7, None).as_bytes().to_vec(), vec![5; 64]]),
+        answer(1, &[chunk(1, 5, &[0, 0, 0, 1, 0, 0, 0, 64, 0, 0, 0, 3])]),
+        answer(2, &[Head::simple(7, None).as_bytes().to_vec()]),
+        Info::Export(512, 1).encode(),
+        Info::BlockSize(1, 4096, 1 << 25).encode(),
+        encode_export(b"disk", Some(b"words")).unwrap_or_default(),
+    ]
 }
 
 fn nbd_codec(data: &[u8]) {

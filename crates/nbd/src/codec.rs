@@ -2,6 +2,7 @@
 //!
 //! Reading never panics and allocates no more than it was given; what the other side wrote is a value or an error.
 
+pub mod answer;
 pub mod error;
 pub mod option;
 pub mod reply;

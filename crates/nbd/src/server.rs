@@ -25,6 +25,7 @@ use rustix::net::{SocketFlags, accept_with};
 
 use crate::handshake::Encryption;
 use line::Line;
+pub(crate) use output::write_slices;
 use shared::Shared;
 pub use shared::{Level, Log, Settings};
 pub use stream::Stream;

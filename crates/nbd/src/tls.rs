@@ -1,7 +1,7 @@
-//! TLS around a connection (reference 10.8): credentials of a server, and the encrypted channel. OpenSSL does it, because
+//! TLS around a connection (reference 10.8): credentials of a server or a client, and the encrypted channel. OpenSSL does it, because
 //! rustls has no pre-shared keys, which NBD clients use.
 //!
-//! * [`ServerCredentials`] are a folder of certificates or a file of keys; `channel` encrypts, in both directions at once.
+//! * [`ServerCredentials`] and [`ClientCredentials`] are a folder of certificates or a file of keys; `channel` encrypts, in both directions at once.
 //! * [`names`] writes the names in a certificate, `keys` reads a file of keys.
 
 pub(crate) mod channel;
@@ -9,6 +9,7 @@ pub(crate) mod keys;
 pub mod names;
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use backstay_core::Certificate;
@@ -20,7 +21,7 @@ use openssl::ssl::{
 };
 use openssl::stack::Stack;
 use openssl::x509::store::X509Lookup;
-use openssl::x509::verify::X509VerifyFlags;
+use openssl::x509::verify::{X509CheckFlags, X509VerifyFlags};
 use openssl::x509::{X509, X509Name};
 
 /// The certificate of whoever signs the others.
@@ -31,6 +32,11 @@ pub const CA_REVOKED: &str = "ca-crl.pem";
 pub const SERVER_CERTIFICATE: &str = "server-cert.pem";
 /// The server's private key.
 pub const SERVER_KEY: &str = "server-key.pem";
+
+/// A client's certificate, those between it and the signer's behind it.
+pub const CLIENT_CERTIFICATE: &str = "client-cert.pem";
+/// A client's private key.
+pub const CLIENT_KEY: &str = "client-key.pem";
 
 /// Keys that both sides have: no certificates are looked at. TLS 1.3 has its own list.
 const PSK_CIPHERS: &str =
@@ -108,9 +114,94 @@ impl ServerCredentials {
         Ok(Self(context.build()))
     }
 
+    /// A new connection's state.
     pub(crate) fn session(&self) -> Result<Ssl, ErrorStack> {
         let mut ssl = Ssl::new(&self.0)?;
         ssl.set_accept_state();
+        Ok(ssl)
+    }
+}
+
+/// What a client proves itself with, and how it knows its server.
+#[derive(Clone)]
+pub struct ClientCredentials {
+    context: SslContext,
+    /// Whether the server's name is in a certificate.
+    names: bool,
+}
+
+impl std::fmt::Debug for ClientCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientCredentials")
+    }
+}
+
+impl ClientCredentials {
+    /// Certificates in a folder: [`CA_CERTIFICATE`], which the server's must be signed by; [`CLIENT_CERTIFICATE`] and [`CLIENT_KEY`],
+    /// if they are there; [`CA_REVOKED`] if it is there. Without a folder the system's authorities are trusted.
+    ///
+    /// # Errors
+    /// A file is missing or is none; the key is not the certificate's.
+    pub fn certificates(folder: Option<&Path>) -> Result<Self, CredentialsError> {
+        let mut context = context(SslMethod::tls_client())?;
+        match folder {
+            None => context.set_default_verify_paths()?,
+            Some(folder) => {
+                trust(&mut context, folder)?;
+                let (certificate, key) = (folder.join(CLIENT_CERTIFICATE), folder.join(CLIENT_KEY));
+                if certificate.exists() || key.exists() {
+                    own(&mut context, &certificate, &key)?;
+                }
+            }
+        }
+        context.set_verify(SslVerifyMode::PEER);
+        Ok(Self { context: context.build(), names: true })
+    }
+
+    /// The key of a user in a file of lines `username:hexkey`. Without a user the file must have one only.
+    ///
+    /// # Errors
+    /// It cannot be read, or a line is none of these, or it has no such user.
+    pub fn keys(path: &Path, user: Option<&str>) -> Result<Self, CredentialsError> {
+        let keys = keys::Keys::load(path)?;
+        let (name, key) = match user {
+            Some(user) => keys
+                .find(user.as_bytes())
+                .map(|key| (user.as_bytes().to_vec(), key.to_vec()))
+                .ok_or_else(|| CredentialsError::content(path, format!("there is no key of the user {user} in it")))?,
+            None => keys
+                .only()
+                .ok_or_else(|| CredentialsError::content(path, "it has several users: name one in the URI (USER@)"))?,
+        };
+        if name.contains(&0) {
+            return Err(CredentialsError::content(path, "a user's name has a NUL in it"));
+        }
+        let mut context = context(SslMethod::tls_client())?;
+        context.set_cipher_list(PSK_CIPHERS)?;
+        // A server that shows a certificate instead does not have the key.
+        context.set_verify(SslVerifyMode::PEER);
+        context.set_psk_client_callback(move |_, _, identity, place| {
+            // With the NUL that ends it.
+            let fits = put(&[&name[..], &[0]].concat(), identity) > 0;
+            Ok(if fits { put(&key, place) } else { 0 })
+        });
+        Ok(Self { context: context.build(), names: false })
+    }
+
+    /// A new connection's state, with a server that must have this name or address, if one is given.
+    pub(crate) fn session(&self, host: Option<&str>) -> Result<Ssl, ErrorStack> {
+        let mut ssl = Ssl::new(&self.context)?;
+        ssl.set_connect_state();
+        if let Some(host) = host.filter(|_| self.names) {
+            match host.parse::<IpAddr>() {
+                Ok(address) => ssl.param_mut().set_ip(address)?,
+                Err(_) => {
+                    ssl.set_hostname(host)?;
+                    ssl.param_mut().set_hostflags(X509CheckFlags::NO_PARTIAL_WILDCARDS);
+                    ssl.param_mut().set_host(host)?;
+                }
+            }
+        }
         Ok(ssl)
     }
 }

@@ -233,6 +233,104 @@ impl Info {
     }
 }
 
+impl Info {
+    /// Reads the data of an `INFO` reply; none: one that is not known.
+    ///
+    /// # Errors
+    /// It is wrong.
+    pub fn decode(data: &[u8]) -> Result<Option<Self>, Malformed> {
+        let mut words = Words(data);
+        let info = match words.u16().ok_or(Malformed)? {
+            0 => words.u64().zip(words.u16()).map(|(size, flags)| Self::Export(size, flags)),
+            1 => is_string(words.0).then(|| Self::Name(std::mem::take(&mut words.0).to_vec())),
+            2 => is_string(words.0).then(|| Self::Description(std::mem::take(&mut words.0).to_vec())),
+            3 => match (words.u32(), words.u32(), words.u32()) {
+                (Some(minimum), Some(preferred), Some(maximum)) => Some(Self::BlockSize(minimum, preferred, maximum)),
+                _ => None,
+            },
+            _ => return Ok(None),
+        };
+        info.filter(|_| words.0.is_empty()).map(Some).ok_or(Malformed)
+    }
+}
+
+/// Data that is not of the form that it must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is not of the form that it must have")]
+pub struct Malformed;
+
+/// The reply to an option, without its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OptionReply {
+    /// To which.
+    pub option: OptionKind,
+    /// What it says; none: a number that is not known.
+    pub kind: Option<ReplyKind>,
+    /// Whether it refuses.
+    pub is_error: bool,
+    /// Bytes of data that follow.
+    pub length: u32,
+}
+
+impl OptionReply {
+    /// Reads one; none: it is no reply.
+    #[must_use]
+    pub fn decode(bytes: &[u8; REPLY_LENGTH]) -> Option<Self> {
+        let mut words = Words(bytes);
+        if words.u64()? != REPLY_MAGIC {
+            return None;
+        }
+        let (option, kind, length) = (words.u32()?, words.u32()?, words.u32()?);
+        Some(Self {
+            option: OptionKind::from_code(option),
+            kind: ReplyKind::from_code(kind),
+            is_error: kind & 0x8000_0000 != 0,
+            length,
+        })
+    }
+}
+
+/// Reads the data of a `SERVER` reply: name and description; none: it is wrong.
+#[must_use]
+pub fn decode_export(data: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut words = Words(data);
+    let name = words.string()?;
+    is_string(words.0).then_some((name, words.0))
+}
+
+/// Reads the data of a `META_CONTEXT` reply: number and name; none: it is wrong.
+#[must_use]
+pub fn decode_meta_context(data: &[u8]) -> Option<(u32, &[u8])> {
+    let mut words = Words(data);
+    let id = words.u32()?;
+    is_string(words.0).then_some((id, words.0))
+}
+
+/// How a server greets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Greeting {
+    /// With options; handshake flags follow.
+    Newstyle,
+    /// With the only export; its size and flags follow.
+    Oldstyle,
+}
+
+impl Greeting {
+    /// Bytes that say it.
+    pub const LENGTH: usize = 16;
+
+    /// Reads it; none: this is no NBD server.
+    #[must_use]
+    pub fn decode(bytes: &[u8; Self::LENGTH]) -> Option<Self> {
+        let mut words = Words(bytes);
+        match (words.u64()?, words.u64()?) {
+            (SERVER_MAGIC, OPTION_MAGIC) => Some(Self::Newstyle),
+            (SERVER_MAGIC, OLDSTYLE_MAGIC) => Some(Self::Oldstyle),
+            _ => None,
+        }
+    }
+}
+
 /// An option, without its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OptionHeader {

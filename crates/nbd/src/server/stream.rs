@@ -128,6 +128,14 @@ impl Stream {
         }
     }
 
+    /// Fills some of a place with what has arrived; else as [`Stream::read`].
+    pub(crate) fn receive(&self, place: &mut [u8]) -> io::Result<usize> {
+        match self.channel.get() {
+            Some(channel) => channel.receive(place),
+            None => self.ends.receive(place),
+        }
+    }
+
     /// Writes some of the bytes; waits until the other side has room. `WouldBlock`: it had none for long; then the next call
     /// has to begin with the same bytes.
     pub(crate) fn write(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -203,6 +211,15 @@ impl Ends {
                     return Err(Errno::PIPE.into());
                 }
                 Ok(retry(|| rustix::io::writev(output, bytes))?)
+            }
+        }
+    }
+
+    fn receive(&self, place: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.read_now(place) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(Direction::In)?,
+                received => return received,
             }
         }
     }

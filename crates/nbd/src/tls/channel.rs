@@ -90,6 +90,21 @@ impl Channel {
         Ok(buffer.len() - start)
     }
 
+    /// Fills some of a place; see [`crate::server::Stream`].
+    pub(crate) fn receive(&self, place: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let step = {
+                let mut stream = self.stream.lock();
+                stream.ssl_read(place).map(Step::Done).or_else(|error| self.judge(&stream, error))
+            };
+            match step? {
+                Step::Done(read) => return Ok(read),
+                Step::Wait(direction) => self.ends.wait(direction)?,
+                Step::Ended => return Ok(0),
+            }
+        }
+    }
+
     /// Writes some of the bytes. After an error of the kind `WouldBlock` it must be called with the same bytes again.
     pub(crate) fn write(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut gathered = Vec::new();

@@ -40,6 +40,13 @@ impl Keys {
         if keys.is_empty() { Err("there is no key in it".to_owned()) } else { Ok(Self(keys)) }
     }
 
+    /// The only one.
+    pub(crate) fn only(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+        let mut keys = self.0.iter();
+        let (name, key) = keys.next()?;
+        keys.next().is_none().then(|| (name.clone(), key.clone()))
+    }
+
     pub(crate) fn find(&self, name: &[u8]) -> Option<&[u8]> {
         self.0.get(name).map(Vec::as_slice)
     }
