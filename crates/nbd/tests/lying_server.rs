@@ -230,6 +230,34 @@ fn lies_before_transmission_are_told_from_refusals() {
 }
 
 #[test]
+fn a_server_that_knows_only_the_oldest_option_is_served_by_it() {
+    let (here, mut there) = UnixStream::pair().unwrap();
+    let thread = std::thread::spawn(move || {
+        greet(&mut there)?;
+        loop {
+            let kind = option(&mut there)?;
+            if kind == OptionKind::ExportName {
+                break;
+            }
+            let mut out = Vec::new();
+            put_reply(&mut out, kind, ReplyKind::ErrUnsupported, b"");
+            there.write_all(&out).ok()?;
+        }
+        there.write_all(&[&(1_u64 << 20).to_be_bytes()[..], &[0, 1]].concat()).ok()?;
+        let request = Request::decode(receive(&mut there, 28)?[..].try_into().unwrap()).unwrap();
+        there.write_all(&[Head::simple(request.cookie, None).as_bytes(), b"data"].concat()).ok()?;
+        // The client says goodbye.
+        let last = Request::decode(receive(&mut there, 28)?[..].try_into().unwrap()).unwrap();
+        (last.command == Command::Disconnect).then_some(())
+    });
+    let connection = Connection::over(here.into(), b"disk", &Wanted::default()).unwrap();
+    assert_eq!((connection.remote().size, connection.remote().structured_replies), (1 << 20, false));
+    assert_eq!(connection.send(Command::Read, NONE, 0, 4, &[]).unwrap().wait().unwrap().data, b"data");
+    drop(connection);
+    assert_eq!(thread.join().unwrap(), Some(()));
+}
+
+#[test]
 fn a_server_that_falls_silent_before_transmission_is_left() {
     let (here, mut there) = UnixStream::pair().unwrap();
     let wanted = Wanted { limit: Duration::from_millis(300), ..Wanted::default() };

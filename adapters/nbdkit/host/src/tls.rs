@@ -30,7 +30,7 @@ pub struct Tls {
     pub encryption: Encryption,
     /// What with, unless it does not.
     pub credentials: Option<ServerCredentials>,
-    /// Where that came from.
+    /// Where that came from, if clients need to be told: it was named, or they have to encrypt.
     pub source: Option<Source>,
 }
 
@@ -44,7 +44,12 @@ impl Tls {
             Some(TlsMode::Off) => return Ok(Self::default()),
             Some(TlsMode::Require) => Encryption::Required,
             // Nothing in the old style can ask for it.
-            _ if options.oldstyle => return Ok(Self::default()),
+            mode if options.oldstyle => {
+                if mode.is_some() {
+                    log::say("warning: --tls=on: the old style (-o) has no encryption");
+                }
+                return Ok(Self::default());
+            }
             Some(TlsMode::On) | None => Encryption::Offered,
         };
         match source(options)? {
@@ -54,7 +59,9 @@ impl Tls {
                     Source::Keys(file) => ServerCredentials::keys(file),
                 };
                 let credentials = credentials.map_err(|error| error.to_string())?;
-                Ok(Self { encryption, credentials: Some(credentials), source: Some(source) })
+                let named = options.tls_psk.is_some() || options.tls_certificates.is_some();
+                let told = named || encryption == Encryption::Required;
+                Ok(Self { encryption, credentials: Some(credentials), source: told.then_some(source) })
             }
             None if encryption == Encryption::Required => Err("--tls=require: no TLS certificates were found; name \
                 their folder with --tls-certificates, or a file of keys with --tls-psk"
