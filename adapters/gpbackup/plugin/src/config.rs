@@ -1,0 +1,298 @@
+//! The configuration file (reference 3), as the user wrote it and as gpbackup rewrites it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::{Failure, log};
+
+/// What gpbackup adds, and options that gpbackup itself looks at (reference 3.2).
+const FOREIGN: &[&str] = &[
+    "pgport",
+    "backup_plugin_version",
+    "restore_subset",
+    "password_encryption",
+    "replication",
+    "remote_password_encryption",
+    crate::NAME,
+];
+
+/// The largest file that is read, in bytes.
+const LARGEST: u64 = 1 << 20;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    executablepath: Option<String>,
+    #[serde(default)]
+    options: Option<BTreeMap<String, Option<String>>>,
+}
+
+/// How much is compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // the names are those of the option's values
+pub enum Compression {
+    #[default]
+    Auto,
+    Off,
+    Max,
+}
+
+/// Where the password stands; at most one of these is given.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Password {
+    /// In the configuration itself.
+    Value(String),
+    /// In a file.
+    File(PathBuf),
+    /// In what a command prints; it runs without a shell.
+    Command(String),
+    /// In a variable of the environment.
+    Variable(String),
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password")
+    }
+}
+
+/// The options, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The repository's address. It can hold a password: it is not for messages.
+    pub repository: String,
+    /// Where its password is; none: the variables `BACKSTAY_PASSWORD` and `BACKSTAY_PASSWORD_FILE` are looked at.
+    pub password: Option<Password>,
+    /// How much is compressed.
+    pub compression: Compression,
+    /// Bytes a second to the store.
+    pub limit_upload: Option<u64>,
+    /// Bytes a second from the store.
+    pub limit_download: Option<u64>,
+    /// Calls to the store at once.
+    pub connections: Option<usize>,
+    /// Tags of the snapshots, beside the one of the backup.
+    pub tags: Vec<String>,
+    /// The host's name in snapshots; none: this host's.
+    pub host: Option<String>,
+    /// The folder for local copies of the index.
+    pub cache: Cache,
+    /// Options of one kind of store, as `-o` gives them to `backstay`.
+    pub store_options: Vec<String>,
+    unknown: Vec<String>,
+}
+
+/// Where local copies of the index are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Cache {
+    /// In the user's cache folder.
+    #[default]
+    Usual,
+    /// Nowhere.
+    Off,
+    /// In this folder.
+    Folder(PathBuf),
+}
+
+impl Config {
+    /// Reads a file and checks it.
+    ///
+    /// # Errors
+    /// One line that names the file, and the option where one is wrong. No value is repeated.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let wrong = |reason: &str| Failure::new(format!("configuration {}: {reason}", path.display()));
+        let metadata = std::fs::metadata(path).map_err(|error| wrong(&error.to_string()))?;
+        if metadata.len() > LARGEST {
+            return Err(wrong("it is too large to be one"));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(&error.to_string()))?;
+        Self::parse(&text).map_err(|reason| wrong(&reason))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        // A second document does not count (reference 3.1).
+        let first = first_document(text);
+        let file: File = serde_saphyr::from_str(first).map_err(|error| {
+            // The first line of it says what and where; those below repeat the text.
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            format!("it is not formatted correctly: {}", line.strip_prefix("error: ").unwrap_or(line))
+        })?;
+        if file.executablepath.is_none_or(|path| path.is_empty()) {
+            return Err("executablepath is required".to_owned());
+        }
+        let mut given: BTreeMap<String, String> =
+            file.options.unwrap_or_default().into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect();
+        // gpbackup writes an option without a value as an empty one.
+        given.retain(|_, value| !value.is_empty());
+        let mut take = |name: &str| given.remove(name);
+        let repository = take("repository").ok_or("the option repository is required")?;
+        let config = Self {
+            repository,
+            password: password([
+                take("password"),
+                take("password_file"),
+                take("password_command"),
+                take("password_env"),
+            ])?,
+            compression: match take("compression").as_deref() {
+                None | Some("auto" | "on") => Compression::Auto,
+                Some("off") => Compression::Off,
+                Some("max") => Compression::Max,
+                Some(_) => return Err("the option compression is auto, off or max".to_owned()),
+            },
+            limit_upload: kib("limit_upload", take("limit_upload"))?,
+            limit_download: kib("limit_download", take("limit_download"))?,
+            connections: number("connections", take("connections"))?.map(|count: u32| count as usize),
+            tags: words(take("tags")),
+            host: take("host"),
+            cache: match take("cache").as_deref() {
+                None | Some("on") => Cache::Usual,
+                Some("off") => Cache::Off,
+                Some(path) if path.starts_with('/') => Cache::Folder(path.into()),
+                Some(_) => return Err("the option cache is on, off or the absolute path of a folder".to_owned()),
+            },
+            store_options: words(take("store_options")),
+            unknown: given.into_keys().filter(|name| !FOREIGN.contains(&name.as_str())).collect(),
+        };
+        if config.tags.iter().any(|tag| tag.starts_with("gpbackup:")) {
+            return Err(
+                "the option tags holds a tag that begins with gpbackup:, which the plugin itself gives".to_owned()
+            );
+        }
+        Ok(config)
+    }
+
+    /// Writes a warning into the log for each option that is none of ours.
+    pub fn tell_unknown(&self) {
+        for name in &self.unknown {
+            log::warning(&format!("the option {name} is unknown and does nothing"));
+        }
+    }
+
+    /// Options that are none of ours.
+    #[must_use]
+    pub fn unknown(&self) -> &[String] {
+        &self.unknown
+    }
+}
+
+/// The text up to the second document.
+fn first_document(text: &str) -> &str {
+    let is_mark = |line: &str| line.trim_end() == "---" || line.starts_with("--- ");
+    let mut position = 0;
+    let mut begun = false;
+    for line in text.split_inclusive('\n') {
+        if is_mark(line) && begun {
+            return &text[..position];
+        }
+        let bare = line.trim();
+        begun |= is_mark(line) || !(bare.is_empty() || bare.starts_with('#') || bare.starts_with('%'));
+        position += line.len();
+    }
+    text
+}
+
+fn password(given: [Option<String>; 4]) -> Result<Option<Password>, String> {
+    let [value, file, command, variable] = given;
+    let mut found: Vec<Password> = value.map(Password::Value).into_iter().collect();
+    found.extend(file.map(|file| Password::File(file.into())));
+    found.extend(command.map(Password::Command));
+    found.extend(variable.map(Password::Variable));
+    if found.len() > 1 {
+        return Err("give one of the options password, password_file, password_command and password_env".to_owned());
+    }
+    Ok(found.pop())
+}
+
+fn number<T: std::str::FromStr + PartialOrd + From<u8>>(
+    name: &str,
+    given: Option<String>,
+) -> Result<Option<T>, String> {
+    let Some(text) = given else { return Ok(None) };
+    match text.parse::<T>() {
+        Ok(number) if number >= T::from(1) => Ok(Some(number)),
+        _ => Err(format!("the option {name} is a number from 1 on")),
+    }
+}
+
+/// KiB a second, as bytes.
+fn kib(name: &str, given: Option<String>) -> Result<Option<u64>, String> {
+    Ok(number(name, given)?.map(|kib: u64| kib.saturating_mul(1024)))
+}
+
+fn words(given: Option<String>) -> Vec<String> {
+    let text = given.unwrap_or_default();
+    text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(lines: &str) -> Result<Config, String> {
+        let lines = lines.replace('\n', "\n  ");
+        Config::parse(&format!(
+            "executablepath: /usr/bin/{}\noptions:\n  repository: /srv/backup\n  {lines}\n",
+            crate::NAME
+        ))
+    }
+
+    #[test]
+    fn a_file_as_it_was_written_and_as_gpbackup_writes_it_are_the_same() {
+        let written = options("limit_upload: 100\ntags: a, b\npassword_file: /etc/p\ncompression: off").unwrap();
+        let rewritten = options(
+            "limit_upload: \"100\"\ntags: \"a, b\"\npassword_file: \"/etc/p\"\ncompression: \"off\"\npgport: \"5432\"\n\
+             backup_plugin_version: \"\"",
+        );
+        assert_eq!(rewritten.unwrap(), written);
+        assert_eq!(written.limit_upload, Some(102_400));
+        assert_eq!(written.tags, ["a", "b"]);
+        assert_eq!(written.password, Some(Password::File("/etc/p".into())));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_no_value_repeated() {
+        for (text, part) in [
+            ("", "executablepath"),
+            ("options: {}", "executablepath"),
+            ("executablepath: /x", "repository"),
+            ("executablepath: /x\nother: secret\n", "other"),
+            ("executablepath: /x\nExecutablePath: /y\n", "ExecutablePath"),
+            ("executablepath: /x\nexecutablepath: /y\n", "duplicate"),
+            ("executablepath: /x\noptions:\n\tpassword: secret\n", "tab"),
+            ("executablepath: /x\noptions:\n  password: [secret]\n", "formatted"),
+            ("executablepath: [", "formatted"),
+        ] {
+            let reason = Config::parse(text).unwrap_err();
+            assert!(reason.contains(part) && !reason.contains("secret") && !reason.contains('\n'), "{text}: {reason}");
+        }
+        for (lines, part) in [
+            ("compression: best", "compression"),
+            ("limit_upload: 0", "limit_upload"),
+            ("limit_download: -1", "limit_download"),
+            ("connections: many", "connections"),
+            ("cache: here", "cache"),
+            ("tags: gpbackup:20240101000000", "tags"),
+            ("password: a\npassword_file: b", "password_file"),
+        ] {
+            let reason = options(lines).unwrap_err();
+            assert!(reason.contains(part), "{lines}: {reason}");
+        }
+    }
+
+    #[test]
+    fn unknown_options_are_told_and_empty_ones_count_as_not_given() {
+        let config = options("folder: x\npassword:\ncompression: ''\npgport: 1").unwrap();
+        assert_eq!(config.unknown(), ["folder"]);
+        assert_eq!((config.password, config.compression), (None, Compression::Auto));
+    }
+
+    #[test]
+    fn a_second_document_does_not_count() {
+        let text = "# comment\n---\nexecutablepath: /x\noptions: {repository: /r}\n---\nother: 1\n";
+        assert_eq!(Config::parse(text).unwrap().repository, "/r");
+    }
+}

@@ -1,0 +1,135 @@
+//! A storage plugin of gpbackup and gprestore: what they store becomes files of snapshots.
+//!
+//! Section numbers in this crate are those of the reference of gpbackup's storage plugins.
+//!
+//! * [`arguments`] reads the command line, [`config`] the configuration file, [`key`] the names of objects; [`log`] is where
+//!   administrators look.
+//! * [`place`] opens the repository that the configuration names; [`objects`] stores in it, finds and deletes.
+//!
+//! Every storing command makes a snapshot of its own before it ends with status 0, so nothing depends on what is called
+//! before or after it. Cleanup folds the snapshots of one host and timestamp into one, if it is called at all.
+
+pub mod arguments;
+pub mod config;
+pub mod key;
+pub mod log;
+pub mod objects;
+pub mod place;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use arguments::{Command, Hook};
+use config::Config;
+use key::Key;
+use objects::Objects;
+use place::Place;
+
+/// The version of the contract (reference 2).
+pub const API_VERSION: &str = "0.5.0";
+/// The program's name in messages and in `--version`.
+pub const NAME: &str = "backstay_gpbackup_plugin";
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// One line for people.
+    #[error("{0}")]
+    Told(String),
+    /// Whoever read the output has gone: that is no incident (reference 9.1).
+    #[error("the reader has gone")]
+    ReaderGone,
+}
+
+impl Failure {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self::Told(text.into())
+    }
+}
+
+/// Runs the program with the arguments after its name. Errors are one line on standard error; on success nothing is written
+/// there, ever (reference 1, fact 8).
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Command::parse(arguments).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::ReaderGone) => ExitCode::FAILURE,
+        Err(Failure::Told(text)) => {
+            log::error(&text);
+            // Nobody is left to tell when standard error is gone.
+            let _ = writeln!(std::io::stderr(), "{NAME}: {}", text.replace('\n', " "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::ApiVersion => print(API_VERSION),
+        Command::Version => print(&format!("{NAME} version {}", env!("CARGO_PKG_VERSION"))),
+        Command::Help => print(arguments::USAGE.trim_end()),
+        Command::Hook { hook, config, directory, scope } => {
+            let config = Config::read(&config)?;
+            log::info(&format!("{} {} {}", hook.name(), directory.display(), scope.as_deref().unwrap_or_default()));
+            config.tell_unknown();
+            match hook {
+                Hook::SetupBackup => Place::new(config)?.prepare(),
+                Hook::SetupRestore => {
+                    std::fs::create_dir_all(&directory)
+                        .map_err(|error| Failure::new(format!("cannot make {}: {error}", directory.display())))?;
+                    Place::new(config).map(drop)
+                }
+                Hook::CleanupBackup => match key::timestamp_of_directory(&directory) {
+                    Some(timestamp) => objects::fold(&Place::new(config)?, &timestamp),
+                    None => Ok(()),
+                },
+                Hook::CleanupRestore => Ok(()),
+            }
+        }
+        Command::BackupFile { config, path } => {
+            let key = Key::of(&path)?;
+            let file = std::fs::File::open(&path)
+                .map_err(|error| Failure::new(format!("cannot open {}: {error}", path.display())))?;
+            if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+                return Err(Failure::new(format!("{} is no file", path.display())));
+            }
+            Objects::to_write(Config::read(&config)?)?.store(&key, file.into())
+        }
+        Command::BackupData { config, key } => {
+            let key = Key::of(&key)?;
+            let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
+                .map_err(|error| Failure::new(format!("standard input: {error}")))?;
+            Objects::to_write(Config::read(&config)?)?.store(&key, input)
+        }
+        Command::RestoreFile { config, path } => {
+            let key = Key::of(&path)?;
+            Objects::to_read(Config::read(&config)?)?.restore_file(&key, &path)
+        }
+        Command::RestoreData { config, key } => {
+            let key = Key::of(&key)?;
+            Objects::to_read(Config::read(&config)?)?.restore_data(&key)
+        }
+        Command::RestoreSubset { config, key, offsets } => {
+            let (key, ranges) = (Key::of(&key)?, objects::ranges(&offsets)?);
+            Objects::to_read(Config::read(&config)?)?.restore_ranges(&key, &ranges)
+        }
+        Command::DeleteBackup { config, timestamp } => Objects::to_write(Config::read(&config)?)?.delete(&timestamp),
+        Command::ListDirectory { config, path } => {
+            let lines = Objects::to_read(Config::read(&config)?)?.list(path.as_deref())?;
+            lines.iter().try_for_each(|line| print(line))
+        }
+        Command::DeleteDirectory { config, path } => {
+            let timestamp = key::timestamp_of_directory(&path).ok_or_else(|| {
+                Failure::new(format!(
+                    "{} is not the folder of one backup (backups/DATE/TIMESTAMP): nothing was deleted",
+                    path.display()
+                ))
+            })?;
+            Objects::to_write(Config::read(&config)?)?.delete(&timestamp)
+        }
+    }
+}
+
+fn print(line: &str) -> Result<(), Failure> {
+    writeln!(std::io::stdout(), "{line}").map_err(|_| Failure::ReaderGone)
+}

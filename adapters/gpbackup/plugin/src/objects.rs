@@ -1,0 +1,396 @@
+//! Objects as files of snapshots: `/gpbackup/<timestamp>/<content>/<name>`, in snapshots with the tag `gpbackup:<timestamp>`.
+//!
+//! A storing command makes a snapshot of one file, so an object is there whole or not at all. Where a key was stored several
+//! times, the newest snapshot's counts.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use backstay_core::{FileKind, Id, MessageLevel, ObjectKind, Outcome, Source, Verdict};
+use backstay_engine::backup::{BackupOptions, ParentChoice, backup, now};
+use backstay_engine::job::{JobControl, state_directory};
+use backstay_engine::ledgers::EngineLedgers;
+use backstay_engine::stream_source::StreamSource;
+use backstay_engine::tree::{Change, Observer, TreeOptions};
+use backstay_repository::error::Error;
+use backstay_repository::lock::{host_name, user_name};
+use backstay_repository::maintenance::MaintenanceProgress;
+use backstay_repository::maintenance::merge::{MergeOptions, merge};
+use backstay_repository::open_file::OpenFile;
+use backstay_repository::reader::Reader;
+use backstay_repository::repository::Repository;
+use backstay_repository::snapshot::Snapshot;
+use backstay_repository::tree::Node;
+use backstay_repository::walk::walk;
+use backstay_repository::writer::{Compression, WriteOptions};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::config::{self, Config};
+use crate::key::{Key, Timestamp};
+use crate::place::{Place, told};
+use crate::{Failure, log};
+
+/// An open repository with objects in it.
+pub struct Objects {
+    config: Config,
+    repository: Arc<Repository>,
+}
+
+/// A range of an object, in bytes; the end is not part of it.
+pub type Range = (u64, u64);
+
+struct Nobody;
+
+impl Observer for Nobody {
+    fn entry(&self, _: &[u8], _: &Outcome, _: FileKind, _: u64, _: Change) {}
+
+    fn bytes(&self, _: u64) {}
+
+    fn current(&self, _: &[u8]) {}
+}
+
+struct Silent;
+
+impl MaintenanceProgress for Silent {}
+
+impl Objects {
+    /// Opens the repository to store in it; makes it where the setup was never called.
+    ///
+    /// # Errors
+    /// See [`Place::open_or_make`].
+    pub fn to_write(config: Config) -> Result<Self, Failure> {
+        let place = Place::new(config)?;
+        let repository = place.open_or_make()?;
+        Ok(Self { config: place.config, repository })
+    }
+
+    /// Opens the repository to read from it.
+    ///
+    /// # Errors
+    /// See [`Place::open`].
+    pub fn to_read(config: Config) -> Result<Self, Failure> {
+        let place = Place::new(config)?;
+        let repository = place.open()?;
+        Ok(Self { config: place.config, repository })
+    }
+
+    fn host(&self) -> String {
+        self.config.host.clone().unwrap_or_else(host_name)
+    }
+
+    /// Stores what comes from a descriptor until its end. It is durable when this returns.
+    ///
+    /// # Errors
+    /// It could not be read or stored; then nothing of it can be seen.
+    pub fn store(&self, key: &Key, input: OwnedFd) -> Result<(), Failure> {
+        let options = BackupOptions {
+            paths: Vec::new(),
+            tree: TreeOptions::default(),
+            host: self.host(),
+            username: user_name(),
+            tags: [vec![key.timestamp.tag()], self.config.tags.clone()].concat(),
+            time: now(),
+            parent: ParentChoice::None,
+            skip_if_unchanged: false,
+            dry_run: false,
+            save_partial: false,
+            retry_lock: None,
+            write: WriteOptions { compression: compression(self.config.compression), ..WriteOptions::default() },
+        };
+        let source = StreamSource::from_descriptor(&key.path(), input, options.time);
+        let handler = Box::new(|level: MessageLevel, source: &str, text: &str| {
+            if level >= MessageLevel::Warning {
+                log::warning(&format!("{source}: {text}"));
+            }
+        });
+        let job = JobControl::new(0, handler, Box::new(|| false));
+        let mut sources: [Box<dyn Source>; 1] = [Box::new(source)];
+        let report = backup(&self.repository, &options, &mut sources, &job, &Nobody).map_err(|error| told(&error))?;
+        match (report.verdict, report.snapshot) {
+            (Verdict::Complete, Some(id)) => {
+                let size = report.summary.total_bytes_processed;
+                log::info(&format!("stored {} ({size} bytes) in snapshot {}", key.path(), id.short()));
+                Ok(())
+            }
+            (Verdict::Partial(reason), _) => Err(Failure::new(format!("{} was not stored: {reason}", key.path()))),
+            _ => Err(Failure::new(format!("{} was not stored", key.path()))),
+        }
+    }
+
+    /// The snapshots of a backup, the newest first.
+    fn snapshots(&self, timestamp: &Timestamp) -> Result<Vec<(Id, Snapshot)>, Failure> {
+        let found = self.repository.readable_snapshots().map_err(|error| told(&error))?;
+        found.damaged.iter().for_each(|error| log::warning(&error.to_string()));
+        Ok(of_backup(found.snapshots, timestamp))
+    }
+
+    fn reader(&self) -> Result<Arc<Reader>, Failure> {
+        let index = self.repository.load_index().map_err(|error| told(&error))?;
+        Ok(Arc::new(Reader::new(Arc::clone(&self.repository), Arc::new(index))))
+    }
+
+    fn find(&self, key: &Key) -> Result<OpenFile, Failure> {
+        let snapshots = self.snapshots(&key.timestamp)?;
+        let path = format!("/{}", key.path());
+        // A snapshot of one object says which; a folded one holds many.
+        let holds = |snapshot: &Snapshot| snapshot.paths.is_empty() || snapshot.paths.contains(&path);
+        let reader = self.reader()?;
+        for (_, snapshot) in snapshots.iter().filter(|(_, snapshot)| holds(snapshot)) {
+            if let Some(node) = node_at(&reader, snapshot, &path)? {
+                return OpenFile::new(reader, &node).map_err(|error| told(&error));
+            }
+        }
+        Err(Failure::new(format!("there is no object {}", key.path())))
+    }
+
+    /// Writes an object to standard output.
+    ///
+    /// # Errors
+    /// There is none: nothing is written. It is damaged: what was written until then is right, and ends short.
+    pub fn restore_data(&self, key: &Key) -> Result<(), Failure> {
+        let file = self.find(key)?;
+        let mut out = Output::new()?;
+        let copied = file.copy_to(&mut out);
+        out.settle(copied.map(drop))
+    }
+
+    /// Writes ranges of an object to standard output, one behind the other.
+    ///
+    /// # Errors
+    /// As [`Objects::restore_data`]; a range that is not within the object.
+    pub fn restore_ranges(&self, key: &Key, ranges: &[Range]) -> Result<(), Failure> {
+        const PIECE: u64 = 1 << 20;
+        let file = self.find(key)?;
+        if let Some((start, end)) = ranges.iter().find(|(_, end)| *end > file.size()) {
+            return Err(Failure::new(format!(
+                "the range {start} to {end} ends behind {} with its {} bytes",
+                key.path(),
+                file.size()
+            )));
+        }
+        let mut out = Output::new()?;
+        let mut buffer = Vec::new();
+        let copied = ranges.iter().try_for_each(|(start, end)| {
+            let mut offset = *start;
+            while offset < *end {
+                buffer.resize((end - offset).min(PIECE) as usize, 0);
+                let read = file.read_at(offset, &mut buffer)?;
+                out.write_all(&buffer[..read]).map_err(|error| Error::Other(error.to_string()))?;
+                offset += buffer.len() as u64;
+            }
+            Ok(())
+        });
+        out.settle(copied)
+    }
+
+    /// Writes an object to a local file, which is made, or written over.
+    ///
+    /// # Errors
+    /// There is no such object: the file stays as it is. It could not be written whole: the file is gone.
+    pub fn restore_file(&self, key: &Key, path: &Path) -> Result<(), Failure> {
+        let object = self.find(key)?;
+        let wrong = |error: &dyn std::fmt::Display| Failure::new(format!("cannot write {}: {error}", path.display()));
+        let mut file = File::create(path).map_err(|error| wrong(&error))?;
+        let written = object
+            .copy_to(&mut file)
+            .map_err(|error| wrong(&error))
+            .and_then(|_| file.sync_all().map_err(|error| wrong(&error)));
+        if written.is_err() {
+            // Half a file must not look like the whole one.
+            let _ = std::fs::remove_file(path);
+        }
+        written
+    }
+
+    /// Forgets all objects of a backup; that there are none is fine. The room comes back with `backstay prune`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn delete(&self, timestamp: &Timestamp) -> Result<(), Failure> {
+        let lock = self.repository.lock(false, None).map_err(|error| told(&error))?;
+        // A fold that runs on this host would write it anew.
+        let _folding = Folding::begin(timestamp)?;
+        let ids: Vec<Id> = self.snapshots(timestamp)?.into_iter().map(|(id, _)| id).collect();
+        let deleted = self.repository.store().delete_all(ObjectKind::Snapshot, &ids);
+        deleted.map_err(|error| told(&Error::from(error)))?;
+        log::info(&format!("forgot {} snapshots of backup {timestamp}", ids.len()));
+        drop(lock);
+        Ok(())
+    }
+
+    /// A line for each object, with its size in bytes: of all backups, or below `path` (`backups/DATE/TIMESTAMP` at the end of
+    /// it names one).
+    ///
+    /// # Errors
+    /// The path names no backup; the store's.
+    pub fn list(&self, path: Option<&Path>) -> Result<Vec<String>, Failure> {
+        let only = match path {
+            None => None,
+            Some(path) => {
+                let text = path.to_string_lossy();
+                let timestamp = crate::key::timestamp_of_directory(path).or_else(|| Timestamp::parse(&text));
+                Some(timestamp.ok_or_else(|| Failure::new(format!("{text} names no backup: backups/DATE/TIMESTAMP")))?)
+            }
+        };
+        let reader = self.reader()?;
+        let found = self.repository.readable_snapshots().map_err(|error| told(&error))?;
+        let mut objects = BTreeMap::new();
+        // The oldest first: a newer one with the same name takes its place.
+        for (_, snapshot) in found.snapshots.iter().filter(|(_, snapshot)| is_ours(snapshot, only.as_ref())) {
+            for entry in walk(&reader, &snapshot.tree, true) {
+                let entry = entry.map_err(|error| told(&error))?;
+                if entry.node.kind == FileKind::File {
+                    objects.insert(String::from_utf8_lossy(&entry.path).into_owned(), entry.node.size);
+                }
+            }
+        }
+        Ok(objects.into_iter().map(|(name, size)| format!("{name} {size}")).collect())
+    }
+}
+
+fn compression(chosen: config::Compression) -> Compression {
+    match chosen {
+        config::Compression::Auto => Compression::default(),
+        config::Compression::Off => Compression::Off,
+        config::Compression::Max => Compression::Level(19),
+    }
+}
+
+/// Whether it is a snapshot of a backup: of this one, or of any.
+fn is_ours(snapshot: &Snapshot, only: Option<&Timestamp>) -> bool {
+    let tag = only.map(Timestamp::tag);
+    snapshot.tags.iter().any(|have| tag.as_ref().map_or(have.starts_with("gpbackup:"), |tag| have == tag))
+        && !snapshot.is_partial()
+}
+
+/// Those of a backup, the newest first.
+fn of_backup(all: Vec<(Id, Snapshot)>, timestamp: &Timestamp) -> Vec<(Id, Snapshot)> {
+    let mut found: Vec<_> = all.into_iter().filter(|(_, snapshot)| is_ours(snapshot, Some(timestamp))).collect();
+    found.sort_by(|(a, left), (b, right)| (right.time.time(), b).cmp(&(left.time.time(), a)));
+    found
+}
+
+fn node_at(reader: &Arc<Reader>, snapshot: &Snapshot, path: &str) -> Result<Option<Node>, Failure> {
+    reader.node_at(&snapshot.tree, path.as_bytes()).map_err(|error| told(&error))
+}
+
+/// The ranges in a file: how many, then a start and an end for each (reference 9.6).
+///
+/// # Errors
+/// It cannot be read, or is not that.
+pub fn ranges(path: &PathBuf) -> Result<Vec<Range>, Failure> {
+    let wrong = |reason: &str| Failure::new(format!("the offsets file {}: {reason}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error.to_string()))?;
+    parse_ranges(&text).ok_or_else(|| wrong("it is not a number of ranges and then their starts and ends"))
+}
+
+fn parse_ranges(text: &str) -> Option<Vec<Range>> {
+    let numbers: Vec<u64> = text.split_whitespace().map(|word| word.parse().ok()).collect::<Option<_>>()?;
+    let (count, bounds) = numbers.split_first()?;
+    let ranges: Vec<Range> = bounds.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+    let right = bounds.len() as u64 == count.checked_mul(2)? && ranges.iter().all(|(start, end)| start <= end);
+    right.then_some(ranges)
+}
+
+/// Standard output, past the library's buffer, that remembers whether its reader went.
+struct Output {
+    file: File,
+    failed: Option<io::Error>,
+}
+
+impl Output {
+    fn new() -> Result<Self, Failure> {
+        let copy = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3);
+        let copy = copy.map_err(|error| Failure::new(format!("standard output: {error}")))?;
+        Ok(Self { file: copy.into(), failed: None })
+    }
+
+    /// What became of the copy: a reader that has enough is no error to tell.
+    fn settle(self, copied: Result<(), Error>) -> Result<(), Failure> {
+        match (self.failed, copied) {
+            (Some(error), _) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::ReaderGone),
+            (Some(error), _) => Err(Failure::new(format!("cannot write to standard output: {error}"))),
+            (None, copied) => copied.map_err(|error| told(&error)),
+        }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).inspect_err(|error| {
+            if error.kind() != io::ErrorKind::Interrupted {
+                self.failed = Some(io::Error::from(error.kind()));
+            }
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The right to fold a backup, or to delete it: one process of a host at a time.
+struct Folding(#[allow(dead_code)] File);
+
+impl Folding {
+    fn begin(timestamp: &Timestamp) -> Result<Self, Failure> {
+        let folder = state_directory().join("gpbackup");
+        let path = folder.join(format!("{timestamp}.lock"));
+        let wrong = |error: &dyn std::fmt::Display| Failure::new(format!("cannot use {}: {error}", path.display()));
+        std::fs::create_dir_all(&folder).map_err(|error| wrong(&error))?;
+        let file = File::options().create(true).append(true).open(&path).map_err(|error| wrong(&error))?;
+        flock(&file, FlockOperation::LockExclusive).map_err(|error| wrong(&error))?;
+        Ok(Self(file))
+    }
+}
+
+/// Makes one snapshot of all that this host has stored of a backup. The new one is there before the old ones go.
+///
+/// # Errors
+/// The store's. A backup that was deleted, or never was, is nothing to fold.
+pub fn fold(place: &Place, timestamp: &Timestamp) -> Result<(), Failure> {
+    if !place.exists()? {
+        return Ok(());
+    }
+    let objects = Objects { config: place.config.clone(), repository: place.open()? };
+    let _folding = Folding::begin(timestamp)?;
+    let repository = &objects.repository;
+    let lock = repository.lock(false, None).map_err(|error| told(&error))?;
+    let host = objects.host();
+    let mut parts = objects.snapshots(timestamp)?;
+    parts.retain(|(_, snapshot)| snapshot.hostname == host);
+    if parts.len() < 2 {
+        return Ok(());
+    }
+    let ids: Vec<Id> = parts.iter().map(|(id, _)| *id).collect();
+    let report =
+        merge(repository, parts, MergeOptions::default(), &EngineLedgers, &Silent).map_err(|error| told(&error))?;
+    lock.check().map_err(|error| told(&error))?;
+    let store = repository.store();
+    // Somebody on another host may have deleted the backup meanwhile: then it stays deleted.
+    let there = store.list(ObjectKind::Snapshot).map_err(|error| told(&Error::from(error)))?;
+    let deleted = !ids.iter().any(|id| there.iter().any(|(listed, _)| listed == id));
+    let gone: Vec<Id> = if deleted { report.new.into_iter().collect() } else { ids };
+    store.delete_all(ObjectKind::Snapshot, &gone).map_err(|error| told(&Error::from(error)))?;
+    log::info(&format!("made one snapshot of {} of backup {timestamp}", gone.len()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_a_count_and_pairs() {
+        assert_eq!(parse_ranges("2 1000 152000 453000 904000"), Some(vec![(1000, 152_000), (453_000, 904_000)]));
+        assert_eq!(parse_ranges("1 5 5\n"), Some(vec![(5, 5)]));
+        assert_eq!(parse_ranges("0"), Some(vec![]));
+        for text in ["", "x", "1", "1 2", "2 1 2", "1 2 1", "1 1 2 3", "-1", "18446744073709551615 1 2"] {
+            assert_eq!(parse_ranges(text), None, "{text}");
+        }
+    }
+}

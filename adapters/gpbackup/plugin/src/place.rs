@@ -1,0 +1,189 @@
+//! The repository that the configuration names: its store, its password, its local copy of the index.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use backstay_core::{Id, ObjectKind, Store};
+use backstay_repository::IndexCache;
+use backstay_repository::error::Error;
+use backstay_repository::repository::{InitOptions, OpenOptions, Repository};
+use backstay_stores::StoreOptions;
+
+use crate::config::{Cache, Config, Password};
+use crate::{Failure, log};
+
+/// How long a store that is down is tried, in all: gpbackup's own messages come after this.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where the objects lie, not opened yet.
+pub struct Place {
+    /// What the configuration says.
+    pub config: Config,
+    store: Arc<dyn Store>,
+}
+
+/// The causes of an error on one line.
+pub(crate) fn told(error: &dyn std::error::Error) -> Failure {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    Failure::new(text)
+}
+
+impl Place {
+    /// The store at the address of the configuration.
+    ///
+    /// # Errors
+    /// It is no address, or the credentials do not fit.
+    pub fn new(config: Config) -> Result<Self, Failure> {
+        let options = StoreOptions {
+            retry_time: PATIENCE,
+            limit_upload: config.limit_upload,
+            limit_download: config.limit_download,
+            connections: config.connections,
+            extended: config.store_options.clone(),
+            notice: Some(Arc::new(|text: &str| log::warning(text))),
+            ..StoreOptions::default()
+        };
+        let store = backstay_stores::open(&config.repository, &options).map_err(|error| told(&error))?;
+        Ok(Self { config, store })
+    }
+
+    /// Makes the repository if there is none, and checks the password.
+    ///
+    /// # Errors
+    /// The store or the password.
+    pub fn prepare(&self) -> Result<(), Failure> {
+        self.open_or_make().map(drop)
+    }
+
+    /// Whether there is a repository.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn exists(&self) -> Result<bool, Failure> {
+        let size = self.store.size(ObjectKind::Config, &Id::default()).map_err(|error| told(&Error::from(error)))?;
+        Ok(size.is_some())
+    }
+
+    /// Opens the repository.
+    ///
+    /// # Errors
+    /// There is none, the password is wrong, the store's.
+    pub fn open(&self) -> Result<Arc<Repository>, Failure> {
+        if !self.exists()? {
+            return Err(told(&Error::NoRepository { location: self.store.location() }));
+        }
+        let options = OpenOptions { cache: self.cache(), ..OpenOptions::default() };
+        let password = self.password()?;
+        let opened = Repository::open_with(Arc::clone(&self.store), &password, &options);
+        opened.map(Arc::new).map_err(|error| told(&error))
+    }
+
+    /// Opens it, or makes it first. Of several processes that find none, one makes it and the others open that.
+    ///
+    /// # Errors
+    /// As [`Place::open`].
+    pub fn open_or_make(&self) -> Result<Arc<Repository>, Failure> {
+        if self.exists()? {
+            return self.open();
+        }
+        match Repository::init(Arc::clone(&self.store), &self.password()?, InitOptions::default()) {
+            Ok(_) => {
+                log::info(&format!("made a repository at {}", self.store.location()));
+                self.open()
+            }
+            Err(Error::Exists { .. }) => self.wait_for_other(),
+            Err(error) => Err(told(&error)),
+        }
+    }
+
+    /// Somebody else makes the repository at this moment: its key is there, its config comes.
+    fn wait_for_other(&self) -> Result<Arc<Repository>, Failure> {
+        for _ in 0..50 {
+            if self.exists()? {
+                return self.open();
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Err(Failure::new(format!(
+            "{} holds keys or snapshots and no config: it is no repository",
+            self.store.location()
+        )))
+    }
+
+    fn cache(&self) -> Option<IndexCache> {
+        let folder = match &self.config.cache {
+            Cache::Off => return None,
+            Cache::Folder(folder) => folder.clone(),
+            Cache::Usual => usual_cache()?,
+        };
+        Some(IndexCache::new(folder).telling(log::warning))
+    }
+
+    fn password(&self) -> Result<Vec<u8>, Failure> {
+        let password = match &self.config.password {
+            Some(Password::Value(text)) => text.clone().into_bytes(),
+            Some(Password::File(path)) => from_file(path)?,
+            Some(Password::Command(text)) => from_command(text)?,
+            Some(Password::Variable(name)) => variable(name)
+                .ok_or_else(|| Failure::new(format!("the variable {name} (option password_env) is not set")))?,
+            None => match (variable("BACKSTAY_PASSWORD"), variable("BACKSTAY_PASSWORD_FILE")) {
+                (Some(text), _) => text,
+                (None, Some(path)) => from_file(&PathBuf::from(String::from_utf8_lossy(&path).into_owned()))?,
+                (None, None) => {
+                    return Err(Failure::new(
+                        "no password: give one of the options password_file, password_command, password_env, password",
+                    ));
+                }
+            },
+        };
+        if password.is_empty() {
+            return Err(Failure::new("the password is empty"));
+        }
+        Ok(password)
+    }
+}
+
+fn variable(name: &str) -> Option<Vec<u8>> {
+    use std::os::unix::ffi::OsStringExt;
+    std::env::var_os(name).map(OsStringExt::into_vec).filter(|text| !text.is_empty())
+}
+
+fn from_file(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
+    let text = std::fs::read(path)
+        .map_err(|error| Failure::new(format!("cannot read the password file {}: {error}", path.display())))?;
+    Ok(text.trim_ascii().to_vec())
+}
+
+/// Runs a command without a shell. Its text can hold a secret and is not repeated.
+fn from_command(text: &str) -> Result<Vec<u8>, Failure> {
+    let wrong = |reason: String| Failure::new(format!("the option password_command: {reason}"));
+    let words = backstay_stores::words::split(text).map_err(|reason| wrong(reason.to_string()))?;
+    let Some((program, arguments)) = words.split_first() else { return Err(wrong("it is empty".to_owned())) };
+    // Standard input is the database's data.
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| wrong(format!("cannot run {program}: {error}")))?;
+    if !output.status.success() {
+        return Err(wrong(format!("{program} ended with {}", output.status)));
+    }
+    Ok(output.stdout.trim_ascii().to_vec())
+}
+
+fn usual_cache() -> Option<PathBuf> {
+    let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let standard = || path("XDG_CACHE_HOME").filter(|path| path.is_absolute());
+    path("BACKSTAY_CACHE_DIR")
+        .or_else(|| Some(standard().or_else(|| path("HOME").map(|home| home.join(".cache")))?.join("backstay")))
+}
