@@ -102,7 +102,6 @@ impl Scratch {
     }
 
     /// Makes a range read as zeroes.
-    #[allow(dead_code)]
     pub(crate) fn clear(&self, offset: u64, length: u64) -> Result<(), DiskError> {
         if self.punch(offset, length) { Ok(()) } else { self.write_zeroes(offset, length) }
     }
@@ -194,7 +193,6 @@ impl Stripes {
     }
 
     /// Nobody changes these blocks.
-    #[allow(dead_code)]
     pub(crate) fn share(&self, first: u64, last: u64) -> Vec<RwLockReadGuard<'_, ()>> {
         self.of(first, last).map(RwLock::read).collect()
     }

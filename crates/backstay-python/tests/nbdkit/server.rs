@@ -75,9 +75,15 @@ impl Server {
     /// With more arguments, options and parameters in any order.
     pub(crate) fn with(content: &str, arguments: &[&str]) -> Self {
         let script = script(content);
+        let plugin = ["python".to_owned(), script.path.clone()];
+        Self::launch(script, plugin.iter().map(String::as_str).chain(arguments.iter().copied()))
+    }
+
+    /// Of any plugin, in the folder of a script that it may use.
+    pub(crate) fn launch<'a>(script: Script, arguments: impl IntoIterator<Item = &'a str>) -> Self {
         let socket = script.folder.path().join("socket");
         let errors = File::create(script.folder.path().join("stderr")).unwrap();
-        let child = program(&["-f", "-U", socket.to_str().unwrap(), "python", &script.path])
+        let child = program(&["-f", "-U", socket.to_str().unwrap()])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(File::create(script.folder.path().join("stdout")).unwrap())
