@@ -19,6 +19,10 @@ use server::{Server, eventually, program, run, script, text};
 /// The folder of the pages.
 const PAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/nbdkit");
 
+/// The least that a script of version 1 needs.
+const LEAST: &str =
+    "def open(readonly): return 1\ndef get_size(h): return 1 << 20\ndef pread(h, c, o): return bytes(c)\n";
+
 /// A disk of 1 MiB whose bytes tell their place, version 2, that counts its reads.
 const PLACES: &str = "
 API_VERSION = 2
@@ -94,6 +98,60 @@ fn each_filter_in_front_of_a_script_gives_its_bytes() {
         client.leave();
         let ended = server.end();
         assert_eq!((ended.status.code(), ended.stderr.as_str()), (Some(0), ""), "{name}");
+    }
+}
+
+#[test]
+fn filters_hand_on_what_is_not_theirs() {
+    let script = format!(
+        "{PLACES}\
+         def list_exports(readonly, tls): return [('one', 'first'), ('two', 'second')]\n\
+         def default_export(readonly, tls): return 'one'\n\
+         def open(readonly): return nbdkit.export_name()\n\
+         def export_description(h): return 'disk ' + h\n\
+         def block_size(h): return (512, 8192, 1 << 20)\n\
+         def is_rotational(h): return True\n"
+    );
+    for name in filters::NAMES {
+        let server = Server::with(&script, &["--filter", name]);
+        assert_eq!(
+            server.connect().list().unwrap(),
+            [("one".to_owned(), "first".to_owned()), ("two".to_owned(), "second".to_owned())],
+            "{name}"
+        );
+        let mut client = server.connect();
+        let infos = client.go(b"", &[1, 2, 3]).unwrap();
+        let of = |kind: u16| infos.iter().find(|info| info.0 == kind).map(|info| info.1.clone());
+        assert_eq!(of(1).as_deref(), Some(&b"one"[..]), "{name}");
+        assert_eq!(of(2).as_deref(), Some(&b"disk one"[..]), "{name}");
+        let best: u32 = if ["cow", "cache"].contains(name) { 65_536 } else { 8192 };
+        let sizes: Vec<u8> = [512, best, 1 << 20].into_iter().flat_map(u32::to_be_bytes).collect();
+        assert_eq!(of(3), Some(sizes), "{name}");
+        assert_ne!(client.flags & 16, 0, "{name}: rotational");
+    }
+    let refusing = format!("{LEAST}def preconnect(readonly): raise ValueError('no')\n");
+    for name in filters::NAMES {
+        let folder = server::script(&refusing);
+        let line = "nbdinfo --size \"$uri\" 2>&1";
+        let output = program(&["-U", "-", "--filter", name, "python", &folder.path, "--run", line]).output().unwrap();
+        assert_ne!(output.status.code(), Some(0), "{name}: {}", text(&output.stdout));
+    }
+    // Whole requests of 512 bytes cannot begin anywhere.
+    let server = Server::with(&script, &["--filter=offset", "offset=100"]);
+    assert!(server.connect().go(b"", &[]).is_err());
+}
+
+#[test]
+fn dump_plugin_tells_the_magic_key_of_each_plugin() {
+    for name in plugins::NAMES {
+        let output = run(&[name, "--dump-plugin"]);
+        let said = text(&output.stdout);
+        let key = if *name == "file" { "file" } else { "size" };
+        for line in [format!("name={name}"), format!("magic_config_key={key}"), "thread_model=parallel".to_owned()] {
+            assert!(said.lines().any(|found| found == line), "{name}: {line}: {said}");
+        }
+        let help = text(&run(&[name, "--help"]).stdout);
+        assert!(plugins::parameters(name).iter().all(|key| help.contains(&format!("{key}="))), "{help}");
     }
 }
 

@@ -11,6 +11,7 @@
 
 pub mod activation;
 pub mod answers;
+mod buffers;
 pub mod captive;
 pub mod control;
 pub mod filter;

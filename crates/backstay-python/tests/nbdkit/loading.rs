@@ -82,7 +82,7 @@ fn item_06_no_script() {
         &["python", "a=b"],
         &["python"],
         &[],
-        &["memory", "1G"],
+        &["memory-of-another", "1G"],
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");

@@ -10,6 +10,7 @@ use backstay_core::{
 };
 use parking_lot::Mutex;
 
+use crate::buffers;
 use crate::filter::Filter;
 use crate::layer::{Layer, Layered, OpenLayer, cut};
 use crate::plugin::Step;
@@ -298,7 +299,7 @@ impl Open {
         if let [(_, _, false)] = runs[..] {
             return self.disk.read(offset, length);
         }
-        let mut bytes = Vec::with_capacity(length);
+        let mut bytes = buffers::empty(length);
         for (first, last, kept) in runs {
             let (offset, length) = self.blocks.part(offset, length as u64, first, last);
             if kept {
@@ -307,7 +308,7 @@ impl Open {
                 bytes.extend_from_slice((*self.disk.read(offset, length as usize)?).as_ref());
             }
         }
-        Ok(Box::new(bytes))
+        Ok(buffers::filled(bytes))
     }
 
     fn put(&self, offset: u64, content: Content<'_>) -> Result<(), DiskError> {

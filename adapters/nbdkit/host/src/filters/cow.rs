@@ -11,6 +11,7 @@ use backstay_core::{
 };
 use parking_lot::RwLock;
 
+use crate::buffers;
 use crate::filter::Filter;
 use crate::layer::{Layer, Layered, OpenLayer, cut};
 use crate::plugin::Step;
@@ -308,7 +309,7 @@ impl OpenLayer for Open {
             [Run { state: State::Zero, .. }] => return Ok(zeroes(length)),
             _ => {}
         }
-        let mut bytes = Vec::with_capacity(length);
+        let mut bytes = buffers::empty(length);
         for run in runs {
             let (offset, length) = self.blocks.part(offset, length as u64, run.first, run.last);
             match run.state {
@@ -317,7 +318,7 @@ impl OpenLayer for Open {
                 State::Zero => bytes.resize(bytes.len() + length as usize, 0),
             }
         }
-        Ok(Box::new(bytes))
+        Ok(buffers::filled(bytes))
     }
 
     fn write(&self, offset: u64, data: &[u8], _flags: RequestFlags) -> Result<(), DiskError> {

@@ -3,9 +3,7 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use backstay_core::{
-    BlockSize, Client, Disk, DiskError, DiskInfo, Extent, OpenDisk, OpenError, ReadBytes, RequestFlags,
-};
+use backstay_core::{Client, Disk, DiskError, DiskInfo, Extent, OpenDisk, OpenError, ReadBytes, RequestFlags};
 
 use crate::filter::Filter;
 use crate::layer::{Layer, Layered, OpenLayer, cut};
@@ -66,6 +64,16 @@ impl Layer for Front {
         if size > left {
             return Err(refused(format!("offset={} range={size} goes beyond", self.offset)));
         }
+        match disk.block_size().map_err(OpenError::Close)? {
+            Some(sizes) if sizes.minimum > 1 && !self.offset.is_multiple_of(sizes.minimum.into()) => {
+                let (offset, least) = (self.offset, sizes.minimum);
+                let line = format!(
+                    "{NAME}: offset={offset} must be a multiple of {least} bytes, the least that the disk behind it takes"
+                );
+                return Err(OpenError::Refused(line));
+            }
+            _ => {}
+        }
         let info = DiskInfo { size, ..disk.info().clone() };
         Ok(Box::new(Layered(Open { disk, offset: self.offset, info })))
     }
@@ -84,17 +92,6 @@ impl OpenLayer for Open {
 
     fn info(&self) -> &DiskInfo {
         &self.info
-    }
-
-    fn block_size(&self) -> Result<Option<BlockSize>, String> {
-        let sizes = self.disk.block_size()?;
-        match sizes {
-            Some(sizes) if sizes.minimum > 1 && !self.offset.is_multiple_of(sizes.minimum.into()) => Err(format!(
-                "{NAME}: offset={} must be a multiple of {} bytes, the least that the disk behind it takes",
-                self.offset, sizes.minimum
-            )),
-            sizes => Ok(sizes),
-        }
     }
 
     fn read(&self, offset: u64, length: usize) -> Result<ReadBytes, DiskError> {

@@ -13,11 +13,11 @@ use backstay_core::{
     ThreadModel,
 };
 use parking_lot::Mutex;
-use rustix::buffer::spare_capacity;
 use rustix::fs::{Advice, FallocateFlags, FileType, Mode, OFlags, ResolveFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::Everywhere;
+use crate::buffers;
 use crate::plugin::{Plugin, Step};
 use crate::process;
 use crate::values::{Given, unknown};
@@ -181,7 +181,9 @@ fn open_file(open: impl Fn(OFlags) -> Result<OwnedFd, Errno>, write: bool) -> Re
     let flags = OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let opened = match write.then(|| open(OFlags::RDWR | flags)) {
         Some(Ok(file)) => Ok((file, true)),
-        None | Some(Err(Errno::ACCESS | Errno::PERM | Errno::ROFS)) => open(flags).map(|file| (file, false)),
+        None | Some(Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY)) => {
+            open(flags).map(|file| (file, false))
+        }
         Some(Err(error)) => Err(error),
     };
     let (file, writable) = opened.map_err(|error| error.to_string())?;
@@ -359,21 +361,22 @@ impl OpenDisk for Open {
     }
 
     fn read(&self, offset: u64, length: usize) -> Result<ReadBytes, DiskError> {
-        let mut bytes = Vec::with_capacity(length);
-        while bytes.len() < length {
-            let place = offset + bytes.len() as u64;
-            // The allocator may have given more room than was asked for; what is read too much is cut off.
-            match rustix::io::pread(&self.file, spare_capacity(&mut bytes), place) {
+        let mut bytes = buffers::empty(length);
+        // What it has room for beyond is not read.
+        bytes.resize(length, 0);
+        let mut done = 0;
+        while done < length {
+            match rustix::io::pread(&self.file, &mut bytes[done..], offset + done as u64) {
                 Ok(0) => return Err(DiskError(libc::EIO)),
-                Ok(_) | Err(Errno::INTR) => {}
+                Ok(more) => done += more,
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(system(error)),
             }
         }
-        bytes.truncate(length);
         if self.manner.uncached {
             self.let_go(offset, length as u64);
         }
-        Ok(Box::new(bytes))
+        Ok(buffers::filled(bytes))
     }
 
     fn write(&self, offset: u64, mut data: &[u8], flags: RequestFlags) -> Result<(), DiskError> {

@@ -9,6 +9,7 @@ use memmap2::MmapMut;
 use parking_lot::RwLock;
 
 use super::{Everywhere, is_zero, zeroes};
+use crate::buffers;
 use crate::plugin::{Plugin, Step};
 use crate::values::{Given, unknown};
 
@@ -206,7 +207,7 @@ impl Sparse {
             let shard = self.shard(part.page).read();
             let Some(page) = shard.get(&part.page) else { continue };
             if bytes.capacity() == 0 {
-                bytes.reserve_exact(length);
+                bytes = buffers::empty(length);
             }
             bytes.resize(part.at, 0);
             bytes.extend_from_slice(&page[part.in_page()]);
@@ -215,7 +216,7 @@ impl Sparse {
             return zeroes(length);
         }
         bytes.resize(length, 0);
-        Box::new(bytes)
+        buffers::filled(bytes)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
@@ -316,7 +317,11 @@ impl OpenDisk for Open {
     fn read(&self, offset: u64, length: usize) -> Result<ReadBytes, DiskError> {
         Ok(match &*self.store {
             Store::Sparse(sparse) => sparse.read(offset, length),
-            Store::Flat(memory) => Box::new(memory.read()[range(offset, length as u64)].to_vec()),
+            Store::Flat(memory) => {
+                let mut bytes = buffers::empty(length);
+                bytes.extend_from_slice(&memory.read()[range(offset, length as u64)]);
+                buffers::filled(bytes)
+            }
         })
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use backstay_core::{Disk, DiskError, DiskInfo, Extent, OpenDisk, ReadBytes, RequestFlags, Support, ThreadModel};
 
 use super::Everywhere;
+use crate::buffers;
 use crate::log;
 use crate::plugin::{Plugin, Step};
 use crate::values::{Given, unknown};
@@ -73,7 +74,7 @@ impl Plugin for Pattern {
 fn pattern(offset: u64, length: usize) -> Vec<u8> {
     let before = (offset % 8) as usize;
     let words = (before + length).div_ceil(8);
-    let mut bytes = Vec::with_capacity(words * 8);
+    let mut bytes = buffers::empty(words * 8);
     bytes.extend((0..words as u64).flat_map(|word| (offset - before as u64 + word * 8).to_be_bytes()));
     bytes.truncate(before + length);
     bytes.drain(..before);
@@ -91,7 +92,7 @@ impl OpenDisk for Open {
     }
 
     fn read(&self, offset: u64, length: usize) -> Result<ReadBytes, DiskError> {
-        Ok(Box::new(pattern(offset, length)))
+        Ok(buffers::filled(pattern(offset, length)))
     }
 
     fn write(&self, offset: u64, data: &[u8], _flags: RequestFlags) -> Result<(), DiskError> {
