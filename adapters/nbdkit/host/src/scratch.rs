@@ -11,6 +11,8 @@ use backstay_core::{BlockSize, DiskError};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustix::fs::FallocateFlags;
 
+use crate::buffers;
+
 /// Where temporary files are, unless `TMPDIR` says.
 const FOLDER: &str = "/var/tmp";
 /// Locks for blocks. Neighbours have different ones.
@@ -63,19 +65,12 @@ impl Scratch {
 
     /// Appends what stands in a range.
     pub(crate) fn read(&self, offset: u64, length: usize, bytes: &mut Vec<u8>) -> Result<(), DiskError> {
-        let begin = bytes.len();
-        bytes.resize(begin + length, 0);
-        let Some(file) = self.file.get() else { return Ok(()) };
-        let mut done = 0;
-        while done < length {
-            match file.read_at(&mut bytes[begin + done..], offset + done as u64) {
-                // Beyond the last byte that was written.
-                Ok(0) => break,
-                Ok(more) => done += more,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(number(&error)),
-            }
+        let end = bytes.len() + length;
+        if let Some(file) = self.file.get() {
+            buffers::append(file, offset, length, bytes).map_err(|error| DiskError(error.raw_os_error()))?;
         }
+        // Beyond the last byte that was written.
+        bytes.resize(end, 0);
         Ok(())
     }
 

@@ -362,16 +362,9 @@ impl OpenDisk for Open {
 
     fn read(&self, offset: u64, length: usize) -> Result<ReadBytes, DiskError> {
         let mut bytes = buffers::empty(length);
-        // What it has room for beyond is not read.
-        bytes.resize(length, 0);
-        let mut done = 0;
-        while done < length {
-            match rustix::io::pread(&self.file, &mut bytes[done..], offset + done as u64) {
-                Ok(0) => return Err(DiskError(libc::EIO)),
-                Ok(more) => done += more,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(system(error)),
-            }
+        buffers::append(&self.file, offset, length, &mut bytes).map_err(system)?;
+        if bytes.len() < length {
+            return Err(DiskError(libc::EIO));
         }
         if self.manner.uncached {
             self.let_go(offset, length as u64);
