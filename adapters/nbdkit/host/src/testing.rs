@@ -169,3 +169,39 @@ pub(crate) fn refusal<T>(step: Result<T, End>) -> String {
         Ok(_) => panic!("it was taken"),
     }
 }
+
+/// Connections that each change their own lanes of the same blocks, all at once; none may see, or lose, what is another's.
+pub(crate) fn lanes(disk: &dyn Disk) {
+    const LANE: u64 = 512;
+    const LANES: u64 = 4;
+    const TURNS: u32 = 400;
+    let size = open(disk).info().size;
+    let rows = size / (LANE * LANES);
+    let work = &|lane: u64| {
+        let (disk, flags) = (open(disk), RequestFlags::default());
+        let mut expected: Vec<Vec<u8>> = (0..rows).map(|row| read(&*disk, (row * LANES + lane) * LANE, LANE)).collect();
+        let mut random = 0x9e37_79b9_u64.wrapping_mul(lane + 1);
+        for turn in 0..TURNS {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let row = (random >> 33) % rows;
+            let offset = (row * LANES + lane) * LANE;
+            let bytes = &mut expected[row as usize];
+            match (random >> 60) % 8 {
+                0 => disk.zero(offset, LANE, RequestFlags { may_trim: turn % 2 == 0, ..flags }).map(|()| bytes.fill(0)),
+                1 => disk.trim(offset, LANE, flags).map(|()| *bytes = read(&*disk, offset, LANE)),
+                2 => disk.flush(),
+                3 => disk.cache(offset, LANE),
+                _ => {
+                    *bytes = noise(turn as u8, LANE as usize);
+                    disk.write(offset, bytes, RequestFlags { fua: turn % 16 == 0, ..flags })
+                }
+            }
+            .unwrap();
+            assert!(read(&*disk, offset, LANE) == *bytes, "lane {lane}, turn {turn}, row {row}");
+        }
+        for (row, bytes) in (0..rows).zip(expected) {
+            assert!(read(&*disk, (row * LANES + lane) * LANE, LANE) == bytes, "lane {lane}, row {row} at the end");
+        }
+    };
+    std::thread::scope(|scope| (0..LANES).for_each(|lane| drop(scope.spawn(move || work(lane)))));
+}

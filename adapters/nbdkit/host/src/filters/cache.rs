@@ -590,7 +590,7 @@ mod tests {
 
     use super::*;
     use crate::filters::cow::Cow;
-    use crate::testing::{acts, agree, content, filtered, half_full, open, refusal};
+    use crate::testing::{acts, agree, content, filtered, half_full, lanes, open, refusal};
 
     fn cached(parameters: &[(&str, &str)], disk: Arc<dyn Disk>) -> Arc<dyn Disk> {
         let mut filter = Cache::default();
@@ -694,6 +694,21 @@ mod tests {
         let expected: Vec<u8> = (0..1 << 20).map(|at| (at / 512 % 4) as u8).collect();
         assert!(content(&*open(&*disk)) == expected);
         assert!(content(&*open(&*memory)) == expected);
+    }
+
+    #[test]
+    fn connections_do_not_touch_what_others_change() {
+        for mode in ["writeback", "writethrough", "unsafe"] {
+            for (most, on_read) in [("40k", "false"), ("100k", "true")] {
+                let parameters = [
+                    ("cache", mode),
+                    ("cache-max-size", most),
+                    ("cache-on-read", on_read),
+                    ("cache-min-block-size", "8k"),
+                ];
+                lanes(&*cached(&parameters, Arc::new(half_full(1 << 18).0)));
+            }
+        }
     }
 
     #[test]

@@ -414,7 +414,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::{acts, agree, content, filtered, half_full, noise, open, refusal};
+    use crate::testing::{acts, agree, content, filtered, half_full, lanes, noise, open, refusal};
 
     fn cow(parameters: &[(&str, &str)], disk: Arc<dyn Disk>) -> Arc<dyn Disk> {
         let mut filter = Cow::default();
@@ -484,6 +484,13 @@ mod tests {
             *byte = (at / 512 % 4) as u8;
         }
         assert!(content(&*open(&*disk)) == bytes);
+    }
+
+    #[test]
+    fn connections_do_not_touch_what_others_change() {
+        for on_read in ["false", "true"] {
+            lanes(&*cow(&[("cow-block-size", "8k"), ("cow-on-read", on_read)], Arc::new(half_full(1 << 18).0)));
+        }
     }
 
     #[test]

@@ -182,7 +182,8 @@ impl Shared {
         let size = self.disk.info().size;
         let near = from.saturating_sub(read) <= state.window / 2;
         let known = state.windows.iter().any(|window| window.offset <= from && from < window.end());
-        if !self.parallel || state.window == 0 || !near || known || from >= size || state.wanted.is_some() {
+        if !self.parallel || state.over || state.window == 0 || !near || known || from >= size || state.wanted.is_some()
+        {
             return;
         }
         if state.reading.is_some_and(|(start, stop)| start <= from && from < stop) {
@@ -195,10 +196,10 @@ impl Shared {
 
     /// Reads a window. Nothing else is in [`State::reading`].
     fn fetch(&self, offset: u64, length: u64) -> Result<Arc<Window>, DiskError> {
+        let reading = Reading(self);
         let changes = self.changes();
         let read = self.disk.read(offset, length as usize);
         let mut state = self.state.lock();
-        state.reading = None;
         let kept = read.map(|bytes| {
             let window = Arc::new(Window { offset, bytes, length, changes });
             if state.windows.len() >= 3 {
@@ -211,12 +212,14 @@ impl Shared {
             // Whoever wants it finds out.
             state.window = 0;
         }
-        self.moved.notify_all();
+        drop(state);
+        drop(reading);
         kept
     }
 
     /// Reads ahead until the connection ends.
     fn run(&self) {
+        let _gone = Gone(self);
         loop {
             let (start, stop) = {
                 let mut state = self.state.lock();
@@ -232,6 +235,27 @@ impl Shared {
             // The client finds the error when it comes there.
             let _ = self.fetch(start, stop - start);
         }
+    }
+}
+
+/// Somebody reads a window; whatever becomes of it, nobody waits for it any more then.
+struct Reading<'a>(&'a Shared);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().reading = None;
+        self.0.moved.notify_all();
+    }
+}
+
+/// The thread is there; when it is not, nothing is wanted of it.
+struct Gone<'a>(&'a Shared);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        (state.over, state.wanted) = (true, None);
+        self.0.moved.notify_all();
     }
 }
 
@@ -317,7 +341,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::{acts, agree, content, half_full, open};
+    use crate::testing::{acts, agree, content, half_full, lanes, open};
 
     fn ahead(disk: Arc<dyn Disk>) -> Arc<dyn Disk> {
         Box::new(Readahead).wrap(disk).unwrap()
@@ -448,6 +472,13 @@ mod tests {
             assert!(disk.read(offset, 1000).is_ok(), "{offset}");
         }
         assert_eq!(disk.read(50_000, 1000).err(), Some(DiskError(libc::EIO)));
+    }
+
+    #[test]
+    fn connections_do_not_touch_what_others_change() {
+        for model in [ThreadModel::SerializeAllRequests, ThreadModel::Parallel] {
+            lanes(&*ahead(Arc::new(MemoryDisk::new(1 << 18, model))));
+        }
     }
 
     #[test]

@@ -366,7 +366,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::{acts, agree, open_plugin, refusal};
+    use crate::testing::{acts, agree, lanes, open_plugin, refusal};
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
@@ -405,6 +405,14 @@ mod tests {
         disk.write(0, &[0; 10], flags).unwrap();
         let first = disk.extents(0, 1 << 20, flags).unwrap()[0];
         assert!(first.zero && !first.hole, "{first:?}");
+    }
+
+    #[test]
+    fn connections_do_not_touch_what_others_change() {
+        let mut plugin = Memory::default();
+        plugin.config("size", "256k".as_ref()).unwrap();
+        plugin.after_fork().unwrap();
+        lanes(&*plugin.disk().unwrap());
     }
 
     #[test]
