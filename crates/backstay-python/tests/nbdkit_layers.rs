@@ -82,8 +82,10 @@ fn both(arguments: &[&str], command: &str) -> [String; 2] {
 
 #[test]
 fn each_filter_in_front_of_a_script_gives_its_bytes() {
-    for name in filters::NAMES {
-        let server = filtered(&[name], &[]);
+    // One call at a time, and any number of them.
+    let serial = format!("{PLACES}def thread_model(): return nbdkit.THREAD_MODEL_SERIALIZE_ALL_REQUESTS\n");
+    for (name, script) in filters::NAMES.iter().flat_map(|name| [(name, PLACES), (name, &serial)]) {
+        let server = Server::with(script, &["--filter", name]);
         let mut client = server.open();
         assert_eq!(client.size, 1 << 20, "{name}");
         for offset in [0, 512, 65_536, 70_000, (1 << 20) - 1000] {
@@ -403,9 +405,11 @@ fn a_server_in_the_background_finds_its_files() {
     client.go(b"", &[]).unwrap();
     let found = (client.write(0, b"x"), client.read(0, 2));
     drop(client);
+    let left = std::fs::read_dir(path("tmp")).unwrap().count();
     rustix::process::kill_process(rustix::process::Pid::from_raw(number).unwrap(), rustix::process::Signal::TERM)
         .unwrap();
     assert_eq!(found, (0, Ok(vec![b'x', 5])));
+    assert_eq!(left, 0, "the temporary file has no name");
     assert!(std::fs::read_to_string(path("log")).unwrap().contains("Connect"));
 }
 

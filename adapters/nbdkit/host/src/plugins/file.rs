@@ -25,7 +25,7 @@ use crate::values::{Given, unknown};
 /// Its name.
 const NAME: &str = "file";
 /// What it takes.
-pub(super) const PARAMETERS: &[&str] = &["file", "dir", "fd", "cache", "fadvise"];
+pub(super) const PARAMETERS: &[&str] = &["file", "dir", "fd", "dirfd", "cache", "fadvise"];
 
 /// Bytes that were written and not yet put out of the system's cache, with `cache=none`.
 const WRITTEN: u64 = 8 << 20;
@@ -61,7 +61,9 @@ impl File {
     fn set(&mut self, what: What) -> Step<()> {
         match self.what.replace(what) {
             None => Ok(()),
-            Some(_) => Err("file: give one of file=PATH, dir=FOLDER and fd=NUMBER, once".to_owned().into()),
+            Some(_) => {
+                Err("file: give one of file=PATH, dir=FOLDER, fd=NUMBER and dirfd=NUMBER, once".to_owned().into())
+            }
         }
     }
 }
@@ -79,6 +81,7 @@ impl Plugin for File {
         "file=<FILE>           The file or block device to serve\n\
          dir=<FOLDER>          A folder: every file in it is an export\n\
          fd=<NUMBER>           An open descriptor to serve\n\
+         dirfd=<NUMBER>        An open folder, as dir=\n\
          cache=default|none    Whether the system caches [default: default]\n\
          fadvise=normal|random|sequential\n                      How it will be read [default: normal]\n"
     }
@@ -99,11 +102,19 @@ impl Plugin for File {
                 self.set(What::Folder(Arc::new(folder)))
             }
             "fd" => {
-                let number = given.number(3, i32::MAX as u64)?;
-                let file = i32::try_from(number).map_err(|error| given.wrong(error))?;
-                let file = process::take_over(file).map_err(|error| given.wrong(error))?;
+                let number = given.number(3, i32::MAX as u64)? as i32;
+                let file = process::take_over(number).map_err(|error| given.wrong(error))?;
                 kind(&file).map_err(|reason| given.wrong(reason))?;
                 self.set(What::Descriptor(Arc::new(file)))
+            }
+            "dirfd" => {
+                let number = given.number(3, i32::MAX as u64)? as i32;
+                let folder = process::take_over(number).map_err(|error| given.wrong(error))?;
+                let stat = rustix::fs::fstat(&folder).map_err(|error| given.wrong(error))?;
+                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                    return Err(given.wrong("this is no folder"));
+                }
+                self.set(What::Folder(Arc::new(folder)))
             }
             "cache" => {
                 self.manner.uncached = match given.text()? {
@@ -129,7 +140,9 @@ impl Plugin for File {
     fn config_complete(&mut self) -> Step<()> {
         match self.what {
             Some(_) => Ok(()),
-            None => Err("file: nothing to serve: give file=PATH, dir=FOLDER or fd=NUMBER".to_owned().into()),
+            None => {
+                Err("file: nothing to serve: give file=PATH, dir=FOLDER, fd=NUMBER or dirfd=NUMBER".to_owned().into())
+            }
         }
     }
 
@@ -510,10 +523,16 @@ mod tests {
         symlink("../secret", inner.join("up")).unwrap();
         symlink(folder.path().join("secret"), inner.join("away")).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, inner.join("pipe"), Mode::RUSR).unwrap();
-        let mut plugin = File::default();
-        plugin.config("dir", inner.as_ref()).unwrap();
-        plugin.config_complete().unwrap();
-        let disk = plugin.disk().unwrap();
+        let open = std::os::fd::IntoRawFd::into_raw_fd(std::fs::File::open(&inner).unwrap()).to_string();
+        for (key, value) in [("dir", text(&inner)), ("dirfd", &open)] {
+            let mut plugin = File::default();
+            plugin.config(key, value.as_ref()).unwrap();
+            plugin.config_complete().unwrap();
+            holds_its_files_only(&*plugin.disk().unwrap());
+        }
+    }
+
+    fn holds_its_files_only(disk: &dyn Disk) {
         let client = Client::default();
         let names: Vec<_> = disk.exports(&client).unwrap().into_iter().map(|export| export.name).collect();
         assert_eq!(names, [b"a".to_vec(), b"b".to_vec(), b"link".to_vec()]);
@@ -572,6 +591,7 @@ mod tests {
         assert!(refused(&[("dir", file)]).contains("directory"), "{}", refused(&[("dir", file)]));
         assert!(refused(&[("file", file), ("dir", dir)]).contains("one of"));
         assert!(refused(&[("fd", "2")]).contains("from 3"));
+        assert!(refused(&[("dirfd", "98765")]).starts_with("file: dirfd=98765: "));
         assert!(refused(&[("fd", "98765")]).starts_with("file: fd=98765: "));
         assert!(refused(&[("file", file), ("cache", "some")]).contains("default and none"));
         assert!(refused(&[("file", file), ("fadvise", "some")]).contains("sequential"));
