@@ -84,7 +84,6 @@ impl OpenDisk for Emulation {
     }
 
     fn write(&self, offset: u64, data: &[u8], flags: RequestFlags) -> Result<(), DiskError> {
-        let flags = RequestFlags { fua: flags.fua, ..RequestFlags::default() };
         self.change(flags, |flags| self.disk.write(offset, data, flags))
     }
 
@@ -93,7 +92,6 @@ impl OpenDisk for Emulation {
     }
 
     fn trim(&self, offset: u64, length: u64, flags: RequestFlags) -> Result<(), DiskError> {
-        let flags = RequestFlags { fua: flags.fua, ..RequestFlags::default() };
         self.change(flags, |flags| self.disk.trim(offset, length, flags))
     }
 

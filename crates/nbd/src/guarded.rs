@@ -191,7 +191,7 @@ impl Guarded {
         let (offset, length) = (request.offset, u64::from(request.count));
         let flags = RequestFlags {
             fua: request.flags.has(Flags::FUA),
-            may_trim: !request.flags.has(Flags::NO_HOLE),
+            may_trim: request.command == Command::WriteZeroes && !request.flags.has(Flags::NO_HOLE),
             fast_zero: request.flags.has(Flags::FAST_ZERO),
             one: request.flags.has(Flags::REQ_ONE),
         };
