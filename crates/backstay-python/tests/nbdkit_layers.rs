@@ -158,6 +158,17 @@ fn dump_plugin_tells_the_magic_key_of_each_plugin() {
 }
 
 #[test]
+fn help_tells_the_parameters_of_the_filters_that_are_named() {
+    for name in filters::NAMES {
+        let help = text(&run(&["--filter", name, "memory", "--help"]).stdout);
+        let own = help.split_once(&format!("\nfilter: {name}\n")).unwrap_or_else(|| panic!("{name}: {help}")).1;
+        // Those of `error` for one kind of request are told together.
+        let is_told = |key: &str| own.contains(&format!("{key}=")) || key.starts_with("error-");
+        assert!(filters::parameters(name).iter().all(|key| is_told(key)), "{name}: {own}");
+    }
+}
+
+#[test]
 fn filters_go_in_any_order() {
     for order in [
         &["cow", "cache", "readahead"][..],

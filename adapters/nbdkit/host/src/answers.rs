@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::filter::Filter;
 use crate::plugin::Plugin;
 
 /// The release of nbdkit whose contract this is.
@@ -59,9 +60,10 @@ Questions:
 
 /// The lines of `--help`.
 #[must_use]
-pub fn help(plugin: Option<&dyn Plugin>) -> String {
-    let own = plugin.map(|plugin| format!("\nplugin: {}\n{}", plugin.name(), plugin.help()));
-    HELP.to_owned() + &own.unwrap_or_default()
+pub fn help(plugin: Option<&dyn Plugin>, filters: &[Box<dyn Filter>]) -> String {
+    let plugin = plugin.map(|plugin| format!("\nplugin: {}\n{}", plugin.name(), plugin.help()));
+    let filters = filters.iter().map(|filter| format!("\nfilter: {}\n{}", filter.name(), filter.help()));
+    filters.fold(HELP.to_owned() + &plugin.unwrap_or_default(), |text, filter| text + &filter)
 }
 
 /// The lines of `--version`.

@@ -15,6 +15,9 @@ pub trait Filter {
     /// Its name.
     fn name(&self) -> &'static str;
 
+    /// What `--help` says of its parameters, in lines.
+    fn help(&self) -> &'static str;
+
     /// Takes a parameter, or leaves it for the next filter and the plugin: whether it took it.
     ///
     /// # Errors

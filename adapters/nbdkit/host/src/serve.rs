@@ -49,7 +49,7 @@ fn life(arguments: impl IntoIterator<Item = OsString>, find: impl FnOnce(&Option
     if options.plugin.is_none()
         && let Some(question) = options.question
     {
-        return Ok(answer(question, None));
+        return answer(question, &options, None);
     }
     let Some(name) = &options.plugin else {
         return Err("no plugins given on the command line.\nUse '--help' for the options.".to_owned().into());
@@ -64,7 +64,7 @@ fn life(arguments: impl IntoIterator<Item = OsString>, find: impl FnOnce(&Option
         Found::Nowhere(reason) => return Err(format!("cannot open plugin '{}': {reason}", name.display()).into()),
     };
     if let Some(question) = options.question {
-        return Ok(answer(question, Some(&*plugin)));
+        return answer(question, &options, Some(&*plugin));
     }
     set_up_log(&options);
     let handed = handed_over(&options)?;
@@ -90,16 +90,16 @@ fn life(arguments: impl IntoIterator<Item = OsString>, find: impl FnOnce(&Option
     site.serve(&mut *plugin, filters)
 }
 
-fn answer(question: Question, plugin: Option<&dyn Plugin>) -> u8 {
+fn answer(question: Question, options: &Options, plugin: Option<&dyn Plugin>) -> Step<u8> {
     let program = std::env::current_exe().unwrap_or_default();
     say(&match question {
-        Question::Help => answers::help(plugin),
+        Question::Help => answers::help(plugin, &filters(options)?),
         Question::Version => answers::version(plugin.map(<dyn Plugin>::name)),
         Question::LongOptions => long_options(),
         Question::ShortOptions => short_options(),
         Question::DumpConfig => answers::config(&program),
     });
-    0
+    Ok(0)
 }
 
 fn say(text: &str) {

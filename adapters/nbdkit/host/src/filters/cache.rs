@@ -65,6 +65,18 @@ impl Filter for Cache {
         NAME
     }
 
+    fn help(&self) -> &'static str {
+        "\
+         cache=writeback|writethrough|unsafe\n\
+         \x20                     Where writes go [default: writeback]\n\
+         cache-on-read=true|false|/PATH\n\
+         \x20                     Keep what is read [default: false]\n\
+         cache-min-block-size=<SIZE>\n\
+         cache-max-size=<SIZE> Room that it may take [default: any]\n\
+         cache-high-threshold=<PCT>, cache-low-threshold=<PCT>\n\
+         \x20                     Of that room: when it gives some back, and down to what\n"
+    }
+
     fn config(&mut self, key: &str, value: &OsStr) -> Step<bool> {
         let given = Given { owner: NAME, key, value };
         match key {

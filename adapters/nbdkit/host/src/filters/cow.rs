@@ -47,6 +47,13 @@ impl Filter for Cow {
         NAME
     }
 
+    fn help(&self) -> &'static str {
+        "\
+         cow-block-size=<SIZE> [default: 65536]\n\
+         cow-on-cache=true|false\n\
+         cow-on-read=true|false|/PATH\n"
+    }
+
     fn config(&mut self, key: &str, value: &OsStr) -> Step<bool> {
         let given = Given { owner: NAME, key, value };
         match key {

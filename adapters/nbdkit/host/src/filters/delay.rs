@@ -68,6 +68,15 @@ impl Filter for Delay {
         NAME
     }
 
+    fn help(&self) -> &'static str {
+        "\
+         rdelay=<DELAY>, delay-read=<DELAY>\n\
+         wdelay=<DELAY>        Writes, zeroes and trims\n\
+         delay-write=<DELAY>, delay-zero=<DELAY>, delay-trim=<DELAY>, delay-extents=<DELAY>,\n\
+         delay-cache=<DELAY>, delay-open=<DELAY>, delay-close=<DELAY>\n\
+         delay-fast-zero=true|false\n"
+    }
+
     fn config(&mut self, key: &str, value: &OsStr) -> Step<bool> {
         let given = Given { owner: NAME, key, value };
         let delay = || -> Step<Duration> {

@@ -91,6 +91,16 @@ impl Filter for ErrorFilter {
         NAME
     }
 
+    fn help(&self) -> &'static str {
+        "\
+         error=EPERM|EIO|ENOMEM|EINVAL|ENOSPC|ESHUTDOWN\n\
+         \x20                     [default: EIO]\n\
+         error-rate=<RATE>     0%..100%, or 0..1\n\
+         error-file=<PATH>     Only while this file exists\n\
+         error-pread*, error-pwrite*, error-trim*, error-zero*, error-extents*, error-cache*\n\
+         \x20                     The same for one kind of request\n"
+    }
+
     fn config(&mut self, key: &str, value: &OsStr) -> Step<bool> {
         if !PARAMETERS.contains(&key) {
             return Ok(false);

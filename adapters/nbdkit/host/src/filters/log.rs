@@ -40,6 +40,14 @@ impl Filter for Log {
         NAME
     }
 
+    fn help(&self) -> &'static str {
+        "\
+         logfile=<PATH>        Where the lines go\n\
+         logfd=<FD>\n\
+         logappend=true|false  [default: false]\n\
+         logscript=<SCRIPT>    Called instead, with the parts as variables\n"
+    }
+
     fn config(&mut self, key: &str, value: &OsStr) -> Step<bool> {
         let given = Given { owner: NAME, key, value };
         match key {

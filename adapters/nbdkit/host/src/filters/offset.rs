@@ -27,6 +27,12 @@ impl Filter for Offset {
         NAME
     }
 
+    fn help(&self) -> &'static str {
+        "\
+         offset=<OFFSET>       Where the range begins [default: 0]\n\
+         range=<LENGTH>        [default: to the end]\n"
+    }
+
     fn config(&mut self, key: &str, value: &OsStr) -> Step<bool> {
         let given = Given { owner: NAME, key, value };
         match key {

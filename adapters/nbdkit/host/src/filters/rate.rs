@@ -50,6 +50,14 @@ impl Filter for Rate {
         NAME
     }
 
+    fn help(&self) -> &'static str {
+        "\
+         rate=<BITSPERSEC>, connection-rate=<BITSPERSEC>\n\
+         rate-file=<PATH>, connection-rate-file=<PATH>\n\
+         \x20                     Files with rates that may change\n\
+         burstiness=<SECONDS>  [default: 2]\n"
+    }
+
     fn config(&mut self, key: &str, value: &OsStr) -> Step<bool> {
         let given = Given { owner: NAME, key, value };
         let rate = || match given.size()? {

@@ -37,6 +37,10 @@ impl Filter for Readahead {
         NAME
     }
 
+    fn help(&self) -> &'static str {
+        ""
+    }
+
     fn config(&mut self, _key: &str, _value: &OsStr) -> Step<bool> {
         Ok(false)
     }

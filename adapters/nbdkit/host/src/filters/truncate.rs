@@ -31,6 +31,13 @@ impl Filter for Truncate {
         NAME
     }
 
+    fn help(&self) -> &'static str {
+        "\
+         truncate=<SIZE>\n\
+         round-up=<N>, round-down=<N>\n\
+         \x20                     To a multiple of a power of two\n"
+    }
+
     fn config(&mut self, key: &str, value: &OsStr) -> Step<bool> {
         let given = Given { owner: NAME, key, value };
         let step = || match given.size()? {
