@@ -49,6 +49,20 @@ fn no_decoder_stumbles_over_changed_bytes() {
     }
 }
 
+/// Whoever reaches the socket may send whatever they like: these run for a minute or so.
+#[test]
+fn what_network_block_clients_and_servers_send_is_changed_for_longer() {
+    let seed = variable("BACKSTAY_TEST_SEED", 1);
+    let rounds = variable("BACKSTAY_FUZZ_ROUNDS", 20_000) * 1000;
+    let targets: Vec<&Target> = TARGETS.iter().filter(|target| target.name.starts_with("nbd_")).collect();
+    assert_eq!(targets.len(), 3);
+    std::thread::scope(|scope| {
+        for target in targets {
+            scope.spawn(move || drive(target, seed + 1, rounds));
+        }
+    });
+}
+
 #[test]
 fn every_target_has_inputs_to_begin_with_and_a_program() {
     let programs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/Cargo.toml")).unwrap();
