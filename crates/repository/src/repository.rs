@@ -99,12 +99,14 @@ impl Repository {
         store.create()?;
         let key_id = Id::of(&key_file);
         store.put(ObjectKind::Key, &key_id, &key_file)?;
-        store.put(ObjectKind::Config, &Id::default(), &key.seal(&config.encode()?)).map_err(|error| {
-            match error.kind {
-                StoreErrorKind::Exists => exists(),
-                _ => Error::Store(error),
+        if let Err(error) = store.put(ObjectKind::Config, &Id::default(), &key.seal(&config.encode()?)) {
+            // Of two who make it at once one is second: its key opens nothing, and must not keep others from looking further.
+            if error.kind == StoreErrorKind::Exists {
+                store.delete(ObjectKind::Key, &key_id)?;
+                return Err(exists());
             }
-        })?;
+            return Err(Error::Store(error));
+        }
         let chunker = config.chunker(&key);
         Ok(Self { store, key, key_id, config, chunker, lock_times: LockTimes::default(), cache: None, in_turn: false })
     }
@@ -127,8 +129,7 @@ impl Repository {
             StoreErrorKind::NotFound => Error::NoRepository { location: store.location() },
             _ => Error::Store(error),
         })?;
-        let (key_id, key) = find_key(&*store, password, options)?;
-        let json = key.open(&sealed).map_err(|error| Error::damaged(ObjectKind::Config, &Id::default(), error))?;
+        let (key_id, key, json) = find_key(&*store, password, options, &sealed)?;
         let config = Config::decode(&json)?;
         let chunker = config.chunker(&key);
         let OpenOptions { lock_times, ref cache, in_turn, .. } = *options;
@@ -422,20 +423,36 @@ impl Repository {
     }
 }
 
-fn find_key(store: &dyn Store, password: &[u8], options: &OpenOptions) -> Result<(Id, MasterKey), Error> {
+/// The key that the password opens and that opens the config; and what the config says.
+fn find_key(
+    store: &dyn Store,
+    password: &[u8],
+    options: &OpenOptions,
+    config: &[u8],
+) -> Result<(Id, MasterKey, Vec<u8>), Error> {
     let mut ids: Vec<Id> = store.list(ObjectKind::Key)?.into_iter().map(|(id, _)| id).collect();
     ids.sort_unstable();
     keyfile::order(&mut ids, options.key_hint.as_deref());
     // A broken key file must not keep the others from being used; it is told when none of them fits.
     let mut broken = None;
     for id in ids.iter().take(MAX_KEYS) {
-        let file = store.get(ObjectKind::Key, id, None)?;
+        let file = match store.get(ObjectKind::Key, id, None) {
+            // Whoever was second in making the repository has just taken it away, or somebody removed it.
+            Err(error) if error.kind == StoreErrorKind::NotFound => continue,
+            file => file?,
+        };
         if Id::of(&file) != *id {
             broken.get_or_insert_with(|| Error::damaged(ObjectKind::Key, id, "its contents do not match its name"));
             continue;
         }
         match keyfile::open(&file, password) {
-            Ok(key) => return Ok((*id, key)),
+            Ok(key) => match key.open(config) {
+                Ok(json) => return Ok((*id, key, json)),
+                // The key of somebody who was second in making the repository and died.
+                Err(error) => {
+                    broken.get_or_insert_with(|| Error::damaged(ObjectKind::Config, &Id::default(), error));
+                }
+            },
             Err(KeyError::WrongPassword) => {}
             Err(KeyError::Damaged(reason)) => {
                 broken.get_or_insert_with(|| Error::damaged(ObjectKind::Key, id, reason));

@@ -71,6 +71,38 @@ fn a_repository_is_never_made_over_another_one() {
 }
 
 #[test]
+fn of_several_who_make_it_at_once_one_does_and_all_can_open_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("repo");
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let make = || Repository::init(store(&path), PASSWORD.as_bytes(), CHEAP);
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let made: Vec<_> = results.iter().flatten().collect();
+    assert_eq!(made.len(), 1);
+    assert!(results.iter().flat_map(|result| result.as_ref().err()).all(|error| matches!(error, Error::Exists { .. })));
+    // The keys of the others are gone.
+    let keys = store(&path).list(ObjectKind::Key).unwrap();
+    assert_eq!(keys.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [made[0].key_id()]);
+    assert_eq!(open(&path).key_id(), made[0].key_id());
+}
+
+#[test]
+fn a_key_of_who_was_second_and_died_keeps_nobody_out() {
+    let (folder, repository) = repository();
+    let other = Repository::init(store(&folder.path().join("other")), PASSWORD.as_bytes(), CHEAP).unwrap();
+    let stray = other.store().get(ObjectKind::Key, &other.key_id(), None).unwrap();
+    repository.store().put(ObjectKind::Key, &other.key_id(), &stray).unwrap();
+    // Whichever of the two comes first.
+    for hint in [repository.key_id(), other.key_id()] {
+        let options = OpenOptions { key_hint: Some(hint.to_string()), ..OpenOptions::default() };
+        let opened = Repository::open_with(store(&folder.path().join("repo")), PASSWORD.as_bytes(), &options).unwrap();
+        assert_eq!(opened.key_id(), repository.key_id());
+    }
+}
+
+#[test]
 fn a_place_without_a_repository_says_so() {
     let folder = tempfile::tempdir().unwrap();
     for place in [folder.path().to_owned(), folder.path().join("not/there")] {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use backstay_core::{FileKind, Id, MessageLevel, ObjectKind, Outcome, Source, Verdict};
 use backstay_engine::backup::{BackupOptions, ParentChoice, backup, now};
-use backstay_engine::job::{JobControl, state_directory};
+use backstay_engine::job::JobControl;
 use backstay_engine::ledgers::EngineLedgers;
 use backstay_engine::stream_source::StreamSource;
 use backstay_engine::tree::{Change, Observer, TreeOptions};
@@ -27,11 +27,10 @@ use backstay_repository::snapshot::Snapshot;
 use backstay_repository::tree::Node;
 use backstay_repository::walk::walk;
 use backstay_repository::writer::{Compression, WriteOptions};
-use rustix::fs::{FlockOperation, flock};
 
 use crate::config::{self, Config};
 use crate::key::{Key, Timestamp};
-use crate::place::{Place, told};
+use crate::place::{Alone, Place, told};
 use crate::{Failure, log};
 
 /// An open repository with objects in it.
@@ -213,7 +212,7 @@ impl Objects {
     pub fn delete(&self, timestamp: &Timestamp) -> Result<(), Failure> {
         let lock = self.repository.lock(false, None).map_err(|error| told(&error))?;
         // A fold that runs on this host would write it anew.
-        let _folding = Folding::begin(timestamp)?;
+        let _folding = Alone::begin(&timestamp.to_string())?;
         let ids: Vec<Id> = self.snapshots(timestamp)?.into_iter().map(|(id, _)| id).collect();
         let deleted = self.repository.store().delete_all(ObjectKind::Snapshot, &ids);
         deleted.map_err(|error| told(&Error::from(error)))?;
@@ -333,21 +332,6 @@ impl Write for Output {
     }
 }
 
-/// The right to fold a backup, or to delete it: one process of a host at a time.
-struct Folding(#[allow(dead_code)] File);
-
-impl Folding {
-    fn begin(timestamp: &Timestamp) -> Result<Self, Failure> {
-        let folder = state_directory().join("gpbackup");
-        let path = folder.join(format!("{timestamp}.lock"));
-        let wrong = |error: &dyn std::fmt::Display| Failure::new(format!("cannot use {}: {error}", path.display()));
-        std::fs::create_dir_all(&folder).map_err(|error| wrong(&error))?;
-        let file = File::options().create(true).append(true).open(&path).map_err(|error| wrong(&error))?;
-        flock(&file, FlockOperation::LockExclusive).map_err(|error| wrong(&error))?;
-        Ok(Self(file))
-    }
-}
-
 /// Makes one snapshot of all that this host has stored of a backup. The new one is there before the old ones go.
 ///
 /// # Errors
@@ -357,7 +341,7 @@ pub fn fold(place: &Place, timestamp: &Timestamp) -> Result<(), Failure> {
         return Ok(());
     }
     let objects = Objects { config: place.config.clone(), repository: place.open()? };
-    let _folding = Folding::begin(timestamp)?;
+    let _folding = Alone::begin(&timestamp.to_string())?;
     let repository = &objects.repository;
     let lock = repository.lock(false, None).map_err(|error| told(&error))?;
     let host = objects.host();

@@ -1,15 +1,18 @@
 //! The repository that the configuration names: its store, its password, its local copy of the index.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use backstay_core::{Id, ObjectKind, Store};
+use backstay_engine::job::state_directory;
 use backstay_repository::IndexCache;
 use backstay_repository::error::Error;
 use backstay_repository::repository::{InitOptions, OpenOptions, Repository};
 use backstay_stores::StoreOptions;
+use rustix::fs::{FlockOperation, flock};
 
 use crate::config::{Cache, Config, Password};
 use crate::{Failure, log};
@@ -96,6 +99,11 @@ impl Place {
         if self.exists()? {
             return self.open();
         }
+        // Hundreds of processes of a host may be here at once.
+        let _alone = Alone::begin("init")?;
+        if self.exists()? {
+            return self.open();
+        }
         match Repository::init(Arc::clone(&self.store), &self.password()?, InitOptions::default()) {
             Ok(_) => {
                 log::info(&format!("made a repository at {}", self.store.location()));
@@ -150,6 +158,22 @@ impl Place {
             return Err(Failure::new("the password is empty"));
         }
         Ok(password)
+    }
+}
+
+/// The right to do something that one process of a host does at a time.
+pub(crate) struct Alone(#[allow(dead_code)] File);
+
+impl Alone {
+    /// Waits for it.
+    pub(crate) fn begin(what: &str) -> Result<Self, Failure> {
+        let folder = state_directory().join("gpbackup");
+        let path = folder.join(format!("{what}.lock"));
+        let wrong = |error: &dyn std::fmt::Display| Failure::new(format!("cannot use {}: {error}", path.display()));
+        std::fs::create_dir_all(&folder).map_err(|error| wrong(&error))?;
+        let file = File::options().create(true).append(true).open(&path).map_err(|error| wrong(&error))?;
+        flock(&file, FlockOperation::LockExclusive).map_err(|error| wrong(&error))?;
+        Ok(Self(file))
     }
 }
 
