@@ -82,6 +82,19 @@ impl IndexCache {
         Self { folder: folder.into(), tell: None }
     }
 
+    /// Where a user's local copies lie: the variable `BACKSTAY_CACHE_DIR`, else `backstay` in `XDG_CACHE_HOME`, else in
+    /// `~/.cache`; none: none of them is set.
+    #[must_use]
+    pub fn usual_folder() -> Option<PathBuf> {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        // The standard of base directories: a path that is not absolute counts as none.
+        let standard = || variable("XDG_CACHE_HOME").filter(|path| path.is_absolute());
+        variable("BACKSTAY_CACHE_DIR").or_else(|| {
+            let base = standard().or_else(|| variable("HOME").map(|home| home.join(".cache")))?;
+            Some(base.join("backstay"))
+        })
+    }
+
     /// Tells `tell` in one sentence why there is no copy, or why one was thrown away.
     #[must_use]
     pub fn telling(mut self, tell: impl Fn(&str) + Send + Sync + 'static) -> Self {

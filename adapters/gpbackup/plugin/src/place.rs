@@ -132,7 +132,7 @@ impl Place {
         let folder = match &self.config.cache {
             Cache::Off => return None,
             Cache::Folder(folder) => folder.clone(),
-            Cache::Usual => usual_cache()?,
+            Cache::Usual => IndexCache::usual_folder()?,
         };
         Some(IndexCache::new(folder).telling(log::warning))
     }
@@ -203,11 +203,4 @@ fn from_command(text: &str) -> Result<Vec<u8>, Failure> {
         return Err(wrong(format!("{program} ended with {}", output.status)));
     }
     Ok(output.stdout.trim_ascii().to_vec())
-}
-
-fn usual_cache() -> Option<PathBuf> {
-    let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let standard = || path("XDG_CACHE_HOME").filter(|path| path.is_absolute());
-    path("BACKSTAY_CACHE_DIR")
-        .or_else(|| Some(standard().or_else(|| path("HOME").map(|home| home.join(".cache")))?.join("backstay")))
 }
