@@ -17,6 +17,7 @@ pub mod man;
 pub mod merge;
 pub mod mount;
 pub mod nbdkit;
+pub mod plugin;
 pub mod prune;
 pub mod repair;
 pub mod restore;
@@ -59,6 +60,8 @@ pub enum Command {
     Mount(mount::MountArgs),
     /// Serve a disk by the NBD protocol: one that a Python script makes up, a file, memory
     Nbdkit(nbdkit::NbdkitArgs),
+    /// Try out plugins that others made or that are being written
+    Plugin(plugin::PluginArgs),
     /// Count files and bytes
     Stats(stats::StatsArgs),
     /// Verify the repository
@@ -108,6 +111,7 @@ impl Command {
             Self::Find(args) => args.run(session),
             Self::Mount(args) => args.run(session),
             Self::Nbdkit(args) => args.run(session),
+            Self::Plugin(args) => args.run(session),
             Self::Stats(args) => args.run(session),
             Self::Check(args) => args.run(session),
             Self::Key(args) => args.run(session),

@@ -28,6 +28,7 @@ mod test_merge;
 mod test_mount;
 mod test_nbdkit;
 mod test_password;
+mod test_plugin;
 mod test_plugin_limits;
 mod test_plugin_misbehaviour;
 mod test_plugin_sandbox;
