@@ -203,3 +203,34 @@ fn a_configuration_that_is_none_is_one_line() {
     command.args(["plugin", "test", "gpbackup", "x"]);
     fails_with(command, 1, &["CONFIG", "backstay plugin --help"]);
 }
+
+#[test]
+fn an_interrupt_in_the_middle_leaves_no_process_and_no_configuration() {
+    let world = World::empty();
+    configure(&world, "");
+    let started = world.path("started");
+    let case = format!("if [ $1$# = backup_data3 ] && [ -e $2 ]; then touch {}; sleep 1000; fi", started.display());
+    let plugin = broken(&world, &case);
+    std::fs::create_dir(world.path("tmp")).unwrap();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_backstay"))
+        .args(["plugin", "test", "gpbackup"])
+        .args([&plugin, &world.path("c.yaml")])
+        .env("TMPDIR", world.path("tmp"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !started.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before anything was stored");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert_eq!(stderr(&output), "backstay: interrupted\n");
+    assert_eq!(std::fs::read_dir(world.path("tmp")).unwrap().count(), 0, "the copy of the configuration has gone");
+    let of = plugin.to_str().unwrap();
+    let lines = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let mut lines = lines.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    assert!(!lines.any(|line| String::from_utf8_lossy(&line).contains(of)), "the plugin still runs");
+}
