@@ -16,6 +16,7 @@ use crate::config::UserConfig;
 use crate::key::{Key, Timestamp};
 use crate::plugin::{Fingerprint, Plugin, Purpose, Settings, at_once, fingerprint_of};
 use crate::process::{Ended, Input, Limits, Output, run, words};
+use crate::version::ApiVersion;
 
 /// How much is tried.
 #[derive(Clone, Debug)]
@@ -101,6 +102,7 @@ const CHECKS: &[One] = &[
     ("hooks-at-once", "hooks succeed many at once and again", hooks_at_once),
     ("file", "a file comes back, to another folder and over an older one, and the local one stays as it is", file),
     ("streams-at-once", "big streams of several segments at once come back", streams_at_once),
+    ("many-at-once", "sixteen streams at once into one backup come back", many_at_once),
     ("stream-empty", "an empty stream comes back", stream_empty),
     ("streams-small", "streams around the sizes of pipes and buffers come back", streams_small),
     ("slow-writer", "a writer that pauses is waited for", slow_writer),
@@ -109,6 +111,7 @@ const CHECKS: &[One] = &[
     ("overwrite", "of two objects under one key the later one counts, whole", overwrite),
     ("missing-object", "an object that is not there fails, without a byte and without a file", missing_object),
     ("missing-file", "a local file that is not there fails, and stores nothing", missing_file),
+    ("odd-keys", "a key that is no path of an object fails, without a byte", odd_keys),
     ("killed", "a stream whose process was killed cannot be read, and can be stored again", killed),
     ("killed-overwrite", "a killed overwrite leaves the older object whole, or none", killed_overwrite),
     ("terminated", "SIGTERM ends a stream, which then cannot be read", terminated),
@@ -117,7 +120,9 @@ const CHECKS: &[One] = &[
     ("cleanup-hooks", "the cleanup hooks succeed and delete nothing", cleanup_hooks),
     ("no-setup", "storing and reading need no hook before", no_setup),
     ("ranges", "restore_data_subset gives the ranges asked for", ranges),
+    ("list-directory", "list_directory succeeds", list_directory),
     ("neighbours", "delete_backup removes one backup and none of its neighbours", neighbours),
+    ("delete-beside", "deleting a backup leaves another alone that is being stored", delete_beside),
     ("delete-again", "deleting again, and what never was, succeeds; so does cleanup after it", delete_again),
     ("malformed-timestamps", "delete_backup refuses what is no timestamp and deletes nothing", malformed_timestamps),
     ("silence", "restore_data wrote nothing to standard error where it succeeded", silence),
@@ -388,6 +393,16 @@ fn streams_at_once(bench: &Bench) -> Result {
     read.into_iter().collect()
 }
 
+fn many_at_once(bench: &Bench) -> Result {
+    let done = at_once(16, |content| {
+        let size = u64::from(content.unsigned_abs()) * 1000;
+        let key = bench.key(&format!("bench_many_{content}"))?;
+        let stored = bench.put(&key, content, size, size)?;
+        bench.get(&key, 0, &stored)
+    });
+    done.into_iter().collect()
+}
+
 fn round_trip(bench: &Bench, name: &str, size: u64) -> Result {
     let key = bench.key(name)?;
     let stored = bench.put(&key, 0, size, size)?;
@@ -460,6 +475,17 @@ fn file_is_missing(bench: &Bench, key: &Key) -> Result {
         let size = fingerprint_of(&path).map_or(0, |found| found.size);
         std::fs::remove_file(&path)?;
         return failed(format!("restore_file of {key} failed and left a file of {size} bytes"));
+    }
+    Ok(())
+}
+
+fn odd_keys(bench: &Bench) -> Result {
+    let folder = format!("{}/", bench.main.directory(&bench.plugin.data_directory(0)).display());
+    for key in ["bench", "/bench/b", "/..", &folder] {
+        let ended = bench.call("restore_data", &[key.into()], Input::Nothing, Output::Collected)?;
+        if ended.status.success() || ended.given > 0 {
+            return failed(format!("restore_data CONFIG {key}: {} after {} bytes", ended.how(), ended.given));
+        }
     }
     Ok(())
 }
@@ -563,6 +589,13 @@ fn ranges(bench: &Bench) -> Result {
     Ok(())
 }
 
+fn list_directory(bench: &Bench) -> Result {
+    if bench.plugin.api < ApiVersion::LISTS {
+        return Err(Problem::Skipped(format!("version {} of the contract has no list_directory", bench.plugin.api)));
+    }
+    succeeds(bench, "list_directory", &[])
+}
+
 fn neighbours(bench: &Bench) -> Result {
     bench.needs_deletion()?;
     let mut stored = Vec::new();
@@ -585,6 +618,25 @@ fn neighbours(bench: &Bench) -> Result {
         }
     }
     Ok(())
+}
+
+fn delete_beside(bench: &Bench) -> Result {
+    bench.needs_deletion()?;
+    let [_, other, _] = &bench.row;
+    let (key, deleted) = (bench.key("bench_beside_deleted")?, Key::new(other.clone(), "bench_data")?);
+    // The same content: what is shared must stay.
+    bench.put(&deleted, 0, 19, bench.size)?;
+    let both = at_once(2, |number| {
+        if number == 0 {
+            return bench.put(&key, 0, 19, bench.size).map(Some);
+        }
+        bench.plugin.delete(other)?;
+        Ok(None)
+    });
+    for stored in both.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten() {
+        bench.get(&key, 0, &stored)?;
+    }
+    bench.is_not_readable(&deleted, 0)
 }
 
 fn delete_again(bench: &Bench) -> Result {

@@ -11,6 +11,8 @@ impl ApiVersion {
     pub const OLDEST: Self = Self(0, 3, 0);
     /// The first with `delete_backup`.
     pub const DELETES: Self = Self(0, 4, 0);
+    /// The first with `list_directory`.
+    pub const LISTS: Self = Self(0, 5, 0);
 
     /// Reads what `plugin_api_version` printed: three numbers without leading zeros, white space around them.
     #[must_use]
