@@ -133,17 +133,24 @@ impl Objects {
     }
 
     fn find(&self, key: &Key) -> Result<OpenFile, Failure> {
-        let snapshots = self.snapshots(&key.timestamp)?;
         let path = format!("/{}", key.path());
         // A snapshot of one object says which; a folded one holds many.
         let holds = |snapshot: &Snapshot| snapshot.paths.is_empty() || snapshot.paths.contains(&path);
-        let reader = self.reader()?;
-        for (_, snapshot) in snapshots.iter().filter(|(_, snapshot)| holds(snapshot)) {
-            if let Some(node) = node_at(&reader, snapshot, &path)? {
-                return OpenFile::new(reader, &node).map_err(|error| told(&error));
+        let mut before = None;
+        loop {
+            let snapshots = self.snapshots(&key.timestamp)?;
+            let reader = self.reader()?;
+            for (_, snapshot) in snapshots.iter().filter(|(_, snapshot)| holds(snapshot)) {
+                if let Some(node) = node_at(&reader, snapshot, &path)? {
+                    return OpenFile::new(reader, &node).map_err(|error| told(&error));
+                }
+            }
+            // Between the list and the reading a cleanup may have put one snapshot in the place of several.
+            let seen: Vec<Id> = snapshots.into_iter().map(|(id, _)| id).collect();
+            if before.replace(seen.clone()) == Some(seen) {
+                return Err(Failure::new(format!("there is no object {}", key.path())));
             }
         }
-        Err(Failure::new(format!("there is no object {}", key.path())))
     }
 
     /// Writes an object to standard output.

@@ -450,6 +450,28 @@ fn items_26_27_and_42_many_at_once() {
 }
 
 #[test]
+fn what_is_read_while_its_backup_is_folded_is_found() {
+    let host = Host::new();
+    let key = |number: usize| host.key("0", T, &number.to_string());
+    for round in 0..3 {
+        for number in 0..4 {
+            host.store(&key(number), format!("{round} {number}").as_bytes());
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| host.hooks("cleanup", T));
+            for number in 0..4 {
+                let (host, key) = (&host, &key);
+                scope.spawn(move || {
+                    for _ in 0..4 {
+                        assert_eq!(host.fetch(&key(number)), format!("{round} {number}").as_bytes());
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
 fn item_28_ranges() {
     let host = Host::new();
     let key = host.key("0", T, "x");
