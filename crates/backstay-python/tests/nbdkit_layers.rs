@@ -157,6 +157,52 @@ fn dump_plugin_tells_the_magic_key_of_each_plugin() {
     }
 }
 
+/// A client of an export.
+fn client_of(server: &Server, export: &[u8]) -> client::Client {
+    let mut client = server.connect();
+    client.go(export, &[]).unwrap();
+    client
+}
+
+#[test]
+fn what_is_kept_for_a_disk_is_kept_under_all_its_names() {
+    for name in ["cow", "cache", "readahead"] {
+        let server = Server::with(PLACES, &["--filter", name]);
+        let (mut one, mut other) = (client_of(&server, b""), client_of(&server, b"x"));
+        // What one reads in a row is not old when the other has written.
+        for at in 0..6 {
+            one.read(at << 16, 1 << 16).unwrap();
+        }
+        assert_eq!((one.write(0, &[1; 512]), other.write(512, &[2; 512]), other.write(393_216, &[3; 512])), (0, 0, 0));
+        for client in [&mut one, &mut other] {
+            assert_eq!(client.request(FLUSH, 0, 0, 0, &[]), 0);
+        }
+        assert_eq!(one.read(393_216, 1), Ok(vec![3]), "{name}");
+        let mut third = client_of(&server, b"third");
+        assert_eq!(third.read(511, 2), Ok(vec![1, 2]), "{name}");
+    }
+    // A script that has a disk for each name keeps them apart.
+    let script = "import nbdkit\ndisks = {}\n\
+        def open(readonly): return disks.setdefault(nbdkit.export_name(), bytearray(1 << 20))\n\
+        def get_size(h): return len(h)\ndef pread(h, c, o): return h[o:o + c]\n\
+        def pwrite(h, buf, o): h[o:o + len(buf)] = buf\ndef flush(h): pass\n";
+    for name in ["cow", "cache"] {
+        let server = Server::with(script, &["--filter", name]);
+        let (mut one, mut other) = (client_of(&server, b"one"), client_of(&server, b"other"));
+        assert_eq!(one.write(0, b"1"), 0);
+        assert_eq!((one.read(0, 1), other.read(0, 1)), (Ok(b"1".to_vec()), Ok(vec![0])), "{name}");
+    }
+}
+
+#[test]
+fn memory_that_is_not_there_is_told_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let output = run(&["-U", socket.to_str().unwrap(), "memory", "allocator=malloc", "size=9223372036854775807"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("9223372036854775807 bytes cannot be allocated"), "{output:?}");
+}
+
 #[test]
 fn help_tells_the_parameters_of_the_filters_that_are_named() {
     for name in filters::NAMES {

@@ -256,6 +256,12 @@ pub trait Disk: Send + Sync {
         Some(Vec::new())
     }
 
+    /// What tells the disks under several names apart: names of the same disk give the same. Whoever keeps something for a
+    /// disk keeps it under this. To be asked when the export is open.
+    fn identity(&self, export: &[u8]) -> Vec<u8> {
+        export.to_vec()
+    }
+
     /// Opens an export; its name is that of the connection until it is dropped, which closes it. All calls for one
     /// connection come from threads that live as long as it does.
     ///

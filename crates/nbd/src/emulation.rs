@@ -39,6 +39,16 @@ impl Emulation {
         Self { disk, native, info }
     }
 
+    /// Whether zeroes are written, always or at times.
+    pub(crate) fn writes_zeroes(&self) -> bool {
+        !self.native.can_zero
+    }
+
+    /// Whether caching is reading.
+    pub(crate) fn reads_to_cache(&self) -> bool {
+        self.native.cache != Support::Native
+    }
+
     /// Changes something; then flushes, where that is how FUA is done.
     fn change(
         &self,
@@ -140,6 +150,10 @@ impl Disk for Emulated {
 
     fn default_export(&self, client: &Client) -> Option<Vec<u8>> {
         self.0.default_export(client)
+    }
+
+    fn identity(&self, export: &[u8]) -> Vec<u8> {
+        self.0.identity(export)
     }
 
     fn open(&self, export: &[u8], client: &Client) -> Result<Box<dyn OpenDisk>, OpenError> {

@@ -65,6 +65,16 @@ impl Guarded {
         self.info.size
     }
 
+    /// Whether a command that has no data of its own takes memory here, up to the largest payload at a time.
+    #[must_use]
+    pub fn is_made_up(&self, command: Command) -> bool {
+        match command {
+            Command::WriteZeroes => self.disk.writes_zeroes(),
+            Command::Cache => self.disk.reads_to_cache(),
+            _ => false,
+        }
+    }
+
     /// What the client is told that it can (reference 10.4).
     #[must_use]
     pub fn flags(&self, structured_replies: bool) -> TransmissionFlags {

@@ -55,6 +55,10 @@ impl Disk for MemoryDisk {
         Ok(vec![Export::default()])
     }
 
+    fn identity(&self, _export: &[u8]) -> Vec<u8> {
+        Vec::new()
+    }
+
     fn open(&self, _export: &[u8], _client: &Client) -> Result<Box<dyn OpenDisk>, OpenError> {
         Ok(Box::new(OpenMemory { info: self.info.clone(), pages: Arc::clone(&self.pages) }))
     }

@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -76,7 +77,20 @@ impl Server {
 
     /// Serves one connection on this thread until it is over.
     pub fn serve_stream(&self, stream: Stream) {
-        run(&Arc::new(Line::new(self.shared.number(), stream, Arc::clone(&self.shared))));
+        let line = Arc::new(Line::new(self.shared.number(), stream, Arc::clone(&self.shared)));
+        let (sender, over) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            // When the server is to end, a client that takes no answers is not waited for.
+            scope.spawn(move || {
+                while over.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
+                    if self.shared.is_ending() {
+                        return self.shared.wait(GRACE);
+                    }
+                }
+            });
+            run(&line);
+            drop(sender);
+        });
     }
 
     /// Serves whoever connects to one of these listening sockets until it is asked to end; then all connections are over and

@@ -343,6 +343,28 @@ fn a_silent_client_holds_up_nobody_but_where_connections_are_serial() {
 }
 
 #[test]
+fn a_client_that_takes_no_answers_holds_up_nobody_but_where_connections_are_serial() {
+    for model in MODELS.into_iter().filter(|model| *model != ThreadModel::SerializeConnections) {
+        let server = Running::new(Arc::new(Probe::new(model)));
+        let mut greedy = server.connect().ready();
+        // More than the system keeps for it.
+        let requests: Vec<u8> = (0..4000).flat_map(|cookie| read(cookie, 0, 1000).encode()).collect();
+        let mut stream = greedy.stream.try_clone().unwrap();
+        let sending = std::thread::spawn(move || {
+            // Until the end of the server.
+            let _ = std::io::Write::write_all(&mut stream, &requests);
+        });
+        // Its first answer is there, so it is being served.
+        greedy.reply(1000);
+        for _ in 0..20 {
+            assert_eq!(server.connect().ready().read(0, 8), [0; 8], "{model:?}");
+        }
+        greedy.stream.shutdown(std::net::Shutdown::Both).unwrap();
+        sending.join().unwrap();
+    }
+}
+
+#[test]
 fn a_finished_answer_does_not_wait_for_a_call_that_runs() {
     for model in MODELS {
         let latch = Latch::default();

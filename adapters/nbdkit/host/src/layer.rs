@@ -96,6 +96,10 @@ impl<L: Layer> Disk for Layered<L> {
         self.0.below().default_export(client)
     }
 
+    fn identity(&self, export: &[u8]) -> Vec<u8> {
+        self.0.below().identity(export)
+    }
+
     fn open(&self, export: &[u8], client: &Client) -> Result<Box<dyn OpenDisk>, OpenError> {
         self.0.open(export, client)
     }

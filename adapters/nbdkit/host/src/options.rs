@@ -260,6 +260,8 @@ pub struct DebugFlags {
     pub unknown: Vec<String>,
 }
 
+/// Threads of a connection at the most, whatever `-t` says.
+pub const MOST_THREADS: u32 = 1024;
 /// Threads of a connection when `-t` does not say.
 pub const DEFAULT_THREADS: u32 = 16;
 
@@ -511,7 +513,7 @@ fn unix_socket(value: OsString) -> UnixSocket {
 fn threads(text: &str) -> Result<u32, String> {
     Ok(match parse_unsigned("threads", text)? {
         0 => DEFAULT_THREADS,
-        number => number,
+        number => number.min(MOST_THREADS),
     })
 }
 

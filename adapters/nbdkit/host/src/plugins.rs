@@ -57,6 +57,10 @@ impl<F: Fn(&Client) -> Result<Box<dyn OpenDisk>, OpenError> + Send + Sync> Disk 
         Ok(vec![Export::default()])
     }
 
+    fn identity(&self, _export: &[u8]) -> Vec<u8> {
+        Vec::new()
+    }
+
     fn open(&self, _export: &[u8], client: &Client) -> Result<Box<dyn OpenDisk>, OpenError> {
         (self.0)(client)
     }

@@ -39,8 +39,12 @@ pub(crate) struct Scratch {
     file: OnceLock<std::fs::File>,
 }
 
+/// What the client is told: whether there is no room, and nothing else of what the file is.
 fn number(error: &io::Error) -> DiskError {
-    DiskError(error.raw_os_error().unwrap_or(libc::EIO))
+    DiskError(match error.raw_os_error() {
+        Some(number @ (libc::ENOSPC | libc::EDQUOT | libc::EFBIG)) => number,
+        _ => libc::EIO,
+    })
 }
 
 impl Scratch {
@@ -193,21 +197,21 @@ impl Stripes {
     }
 }
 
-/// What all connections to an export share, one for each export: a plugin may have a different disk under each name.
-pub(crate) struct ByExport<T>(Mutex<HashMap<Vec<u8>, Arc<T>>>);
+/// What all connections to a disk share, one for each disk (see `Disk::identity`): a plugin may have several.
+pub(crate) struct ByDisk<T>(Mutex<HashMap<Vec<u8>, Arc<T>>>);
 
-impl<T> Default for ByExport<T> {
+impl<T> Default for ByDisk<T> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<T> ByExport<T> {
-    /// That of an export. Those that nobody uses and that are not to be kept go.
-    pub(crate) fn get(&self, export: &[u8], keep: impl Fn(&T) -> bool, make: impl FnOnce() -> T) -> Arc<T> {
+impl<T> ByDisk<T> {
+    /// That of a disk. Those that nobody uses and that are not to be kept go.
+    pub(crate) fn get(&self, identity: &[u8], keep: impl Fn(&T) -> bool, make: impl FnOnce() -> T) -> Arc<T> {
         let mut all = self.0.lock();
         all.retain(|_, one| Arc::strong_count(one) > 1 || keep(one));
-        Arc::clone(all.entry(export.to_vec()).or_insert_with(|| Arc::new(make())))
+        Arc::clone(all.entry(identity.to_vec()).or_insert_with(|| Arc::new(make())))
     }
 }
 

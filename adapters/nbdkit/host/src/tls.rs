@@ -67,8 +67,10 @@ impl Tls {
                 their folder with --tls-certificates, or a file of keys with --tls-psk"
                 .to_owned()),
             None => {
-                if options.tls.is_some() {
-                    log::say("warning: --tls=on: no TLS certificates were found, so TLS is off");
+                let asked =
+                    options.tls.map(|_| "--tls=on").or(options.tls_certificates.as_ref().map(|_| "--tls-certificates"));
+                if let Some(option) = asked {
+                    log::say(&format!("warning: {option}: no TLS certificates were found, so TLS is off"));
                 }
                 Ok(Self::default())
             }

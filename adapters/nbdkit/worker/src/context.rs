@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use backstay_core::Client;
 use backstay_nbdkit_host::log;
@@ -36,6 +37,21 @@ pub fn with<R>(connected: &Arc<Connected>, work: impl FnOnce() -> R) -> R {
 #[must_use]
 pub fn current() -> Option<Arc<Connected>> {
     CURRENT.with_borrow(Clone::clone)
+}
+
+static EXPORT_ASKED: AtomicBool = AtomicBool::new(false);
+
+/// The export that is open for this thread; from now on the script is one that asks.
+#[must_use]
+pub fn export() -> Option<Vec<u8>> {
+    EXPORT_ASKED.store(true, Ordering::SeqCst);
+    CURRENT.with_borrow(|current| current.as_ref()?.export.clone())
+}
+
+/// Whether the script has ever asked which export is open.
+#[must_use]
+pub fn export_was_asked_for() -> bool {
+    EXPORT_ASKED.load(Ordering::SeqCst)
 }
 
 /// Remembers an errno for the callback of this thread.

@@ -87,13 +87,11 @@ fn disconnect(force: &Bound<'_, PyAny>) -> PyResult<()> {
 /// Return the name of the export as negotiated with the client.
 #[pyfunction]
 fn export_name(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    let connected = context::current();
-    let name = connected.as_ref().and_then(|connected| connected.export.as_deref());
-    let Some(name) = name else {
+    let Some(name) = context::export() else {
         context::log_error("nbdkit.export_name: no export is open here");
         return Err(PyRuntimeError::new_err("nbdkit.export_name failed"));
     };
-    PyBytes::new(py, name).call_method1("decode", ("utf-8",))
+    PyBytes::new(py, &name).call_method1("decode", ("utf-8",))
 }
 
 /// Return True if the client completed TLS authentication.

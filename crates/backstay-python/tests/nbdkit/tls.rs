@@ -58,6 +58,8 @@ fn item_56_without_credentials() {
     let warned = Server::with(LEAST, &["--tls=on", "--tls-certificates=/nonexistent"]);
     assert_eq!(answer(&warned, STARTTLS, b""), ERR_POLICY);
     assert!(warned.stderr().contains("warning: --tls=on"), "{}", warned.stderr());
+    let warned = Server::with(LEAST, &["--tls-certificates=/nonexistent"]);
+    assert!(warned.stderr().contains("warning: --tls-certificates"), "{}", warned.stderr());
     let script = script(LEAST);
     let output = run(&["python", &script.path, "--tls=require", "--tls-certificates=/nonexistent"]);
     assert_eq!(output.status.code(), Some(1));

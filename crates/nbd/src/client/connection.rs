@@ -226,6 +226,8 @@ impl Line {
 
     /// Receives answers until the end.
     fn receive(&self) {
+        // Whatever ends this thread, nobody waits for it any more.
+        let _told = Told(self);
         let mut input = Input { line: self, buffer: Vec::with_capacity(RECEIVE), start: 0 };
         loop {
             if let Err(reason) = self.receive_one(&mut input) {
@@ -261,6 +263,15 @@ impl Line {
             Some(reason) => waiter.slot.fill(Err(reason)),
             None => drop(state.waiting.insert(cookie, waiter)),
         }
+    }
+}
+
+/// Tells whoever waits that nothing comes.
+struct Told<'a>(&'a Line);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.0.fail(&closed());
     }
 }
 

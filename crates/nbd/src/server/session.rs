@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::codec::error::NbdError;
 use crate::codec::reply::Head;
-use crate::codec::request::{Command, Request};
+use crate::codec::request::{Command, MAX_PAYLOAD, Request};
 use crate::guarded::{Guarded, Outcome};
 use crate::handshake::Agreement;
 use crate::server::gate::Turn;
@@ -104,6 +104,7 @@ impl Judge for Session {
         let weight = match request.command {
             _ if verdict.is_err() => 0,
             Command::Read | Command::Write => u64::from(request.count),
+            command if self.disk.is_made_up(command) => u64::from(request.count).min(u64::from(MAX_PAYLOAD)),
             Command::BlockStatus => (u64::from(request.count) / 512 * EXTENT).min(EXTENT << 20),
             _ => 0,
         };
@@ -216,6 +217,8 @@ impl Session {
         let waiting = self.output.push(answer(&request, result, self.agreed, weight), now);
         let late = now.saturating_sub(waiting.since) >= LONG || now - begun >= LONG;
         if late || waiting.answers >= TOGETHER || waiting.bytes >= TOGETHER_BYTES {
+            // Others may call the disk while the client takes its answers.
+            turn.end();
             self.flush();
         }
     }

@@ -1,5 +1,6 @@
 //! The two directions of a connection: a socket, or two descriptors that may be pipes; encrypted or not.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,6 +21,8 @@ use crate::tls::channel::Channel;
 
 /// How long a call waits for the other side before it looks whether it still should.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What is given to a socket in one call at most, in bytes.
+const AT_ONCE: usize = 512 << 10;
 /// What a pipe that has room takes without waiting for more.
 const PIPE: usize = 4096;
 /// Bytes of a security context that are read at most.
@@ -202,7 +205,9 @@ impl Ends {
             Kind::Socket(socket) => {
                 let limited = self.wait_if_limited(Direction::Out)?;
                 let flags = if limited { SendFlags::NOSIGNAL | SendFlags::DONTWAIT } else { SendFlags::NOSIGNAL };
-                let send = || rustix::net::sendmsg(socket, bytes, &mut SendAncillaryBuffer::default(), flags);
+                // So that a client that takes a large answer slowly is seen to take it.
+                let part = part(bytes, AT_ONCE);
+                let send = || rustix::net::sendmsg(socket, &part, &mut SendAncillaryBuffer::default(), flags);
                 Ok(retry(send)?)
             }
             Kind::Pair { output, close, .. } => {
@@ -210,7 +215,9 @@ impl Ends {
                 if wait(output.as_fd(), PollFlags::OUT, &[close.as_fd()], None)?.is_over() {
                     return Err(Errno::PIPE.into());
                 }
-                Ok(retry(|| rustix::io::writev(output, bytes))?)
+                // More than that could wait where nobody can wake it.
+                let part = part(bytes, PIPE);
+                Ok(retry(|| rustix::io::writev(output, &part))?)
             }
         }
     }
@@ -304,6 +311,20 @@ sockopt_impl!(
     OsString,
     nix::sys::socket::sockopt::GetOsString<[u8; MAX_CONTEXT]>
 );
+
+/// As much of the bytes as is wanted at most.
+fn part<'a>(bytes: &'a [IoSlice<'a>], most: usize) -> Cow<'a, [IoSlice<'a>]> {
+    let mut left = most;
+    for (position, slice) in bytes.iter().enumerate() {
+        if slice.len() > left {
+            let mut some: Vec<IoSlice<'a>> = bytes[..position].to_vec();
+            some.push(IoSlice::new(&slice[..left]));
+            return Cow::Owned(some);
+        }
+        left -= slice.len();
+    }
+    Cow::Borrowed(bytes)
+}
 
 fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {

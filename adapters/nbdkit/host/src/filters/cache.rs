@@ -14,7 +14,7 @@ use crate::buffers;
 use crate::filter::Filter;
 use crate::layer::{Layer, Layered, OpenLayer, cut};
 use crate::plugin::Step;
-use crate::scratch::{self, Blocks, ByExport, PIECE, Scratch, Stripes};
+use crate::scratch::{self, Blocks, ByDisk, PIECE, Scratch, Stripes};
 use crate::values::{Given, Switch};
 
 /// Its name.
@@ -112,14 +112,14 @@ impl Filter for Cache {
     }
 
     fn wrap(self: Box<Self>, disk: Arc<dyn Disk>) -> Step<Arc<dyn Disk>> {
-        Ok(Arc::new(Layered(Front { disk, settings: *self, kept: ByExport::default() })))
+        Ok(Arc::new(Layered(Front { disk, settings: *self, kept: ByDisk::default() })))
     }
 }
 
 struct Front {
     disk: Arc<dyn Disk>,
     settings: Cache,
-    kept: ByExport<Kept>,
+    kept: ByDisk<Kept>,
 }
 
 impl Layer for Front {
@@ -135,7 +135,7 @@ impl Layer for Front {
         let sizes = disk.block_size().map_err(OpenError::Close)?;
         blocks.check(NAME, "cache-min-block-size", sizes).map_err(OpenError::Refused)?;
         let kept = self.kept.get(
-            export,
+            &self.disk.identity(export),
             |kept| kept.scratch.is_used(),
             || Kept {
                 blocks,
@@ -344,7 +344,16 @@ impl Open {
                 self.kept.index.lock().keep(block, block, false);
             }
         }
-        self.put(offset, content)?;
+        if let Err(error) = self.put(offset, content) {
+            // Nobody knows what the file has now: what the disk behind it has counts.
+            let mut index = self.kept.index.lock();
+            for block in first..=last {
+                if index.entries.get(&block).is_some_and(|entry| !entry.dirty) {
+                    index.forget(block);
+                }
+            }
+            return Err(error);
+        }
         self.kept.index.lock().keep(first, last, true);
         Ok(())
     }

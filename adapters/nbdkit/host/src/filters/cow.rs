@@ -16,7 +16,7 @@ use crate::filter::Filter;
 use crate::layer::{Layer, Layered, OpenLayer, cut};
 use crate::plugin::Step;
 use crate::plugins::zeroes;
-use crate::scratch::{self, Blocks, ByExport, PIECE, Scratch, Stripes};
+use crate::scratch::{self, Blocks, ByDisk, PIECE, Scratch, Stripes};
 use crate::values::{Given, Switch};
 
 /// Its name.
@@ -71,14 +71,14 @@ impl Filter for Cow {
     }
 
     fn wrap(self: Box<Self>, disk: Arc<dyn Disk>) -> Step<Arc<dyn Disk>> {
-        Ok(Arc::new(Layered(Front { disk, settings: *self, overlays: ByExport::default() })))
+        Ok(Arc::new(Layered(Front { disk, settings: *self, overlays: ByDisk::default() })))
     }
 }
 
 struct Front {
     disk: Arc<dyn Disk>,
     settings: Cow,
-    overlays: ByExport<Overlay>,
+    overlays: ByDisk<Overlay>,
 }
 
 impl Layer for Front {
@@ -92,7 +92,7 @@ impl Layer for Front {
         let blocks = Blocks { each: self.settings.block, size: below.size };
         let sizes = disk.block_size().map_err(OpenError::Close)?;
         blocks.check(NAME, "cow-block-size", sizes).map_err(OpenError::Refused)?;
-        let overlay = self.overlays.get(export, Overlay::is_touched, || Overlay {
+        let overlay = self.overlays.get(&self.disk.identity(export), Overlay::is_touched, || Overlay {
             blocks,
             states: States::default(),
             stripes: Stripes::default(),

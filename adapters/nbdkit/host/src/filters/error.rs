@@ -236,9 +236,12 @@ impl OpenLayer for Open {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::LogTo;
     use crate::testing::{filtered, half_full, open, refusal};
 
     fn faulty(parameters: &[(&str, &str)]) -> Box<dyn OpenDisk> {
+        // Each failure is told, and nobody here needs to read it.
+        log::set_destination(LogTo::Null);
         open(&*filtered(ErrorFilter::default(), parameters, half_full(1 << 16).0).unwrap())
     }
 

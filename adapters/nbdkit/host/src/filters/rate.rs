@@ -1,7 +1,9 @@
 //! The filter `rate`: so many bits a second and no more, in each direction.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,8 @@ const NAME: &str = "rate";
 pub(super) const PARAMETERS: &[&str] = &["rate", "connection-rate", "rate-file", "connection-rate-file", "burstiness"];
 /// Seconds' worth that may be had at once after a pause, unless it is said.
 const BURST: f64 = 2.0;
+/// Bytes of a file with a rate that are read.
+const LONGEST: u64 = 64;
 /// How often a file with a rate is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -93,6 +97,18 @@ struct Bucket {
     looked: Option<Instant>,
 }
 
+/// The text of a small file; nothing that could let us wait is read.
+fn read(path: &Path) -> Option<String> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let file = std::fs::File::options().read(true).custom_flags(nonblocking).open(path).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = String::new();
+    file.take(LONGEST).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
 impl Bucket {
     fn new(limit: &Limit, burst: f64, now: Instant) -> Self {
         let level = limit.rate.map_or(0.0, |rate| rate as f64 * burst);
@@ -106,7 +122,7 @@ impl Bucket {
             return;
         }
         self.looked = Some(now);
-        let Ok(text) = std::fs::read_to_string(file) else { return };
+        let Some(text) = read(file) else { return };
         match parse_size(text.trim()).map(u64::try_from) {
             Ok(Ok(rate)) if rate > 0 => {
                 let rate = Some(rate);

@@ -15,7 +15,6 @@ use parking_lot::{Condvar, Mutex};
 use crate::filter::Filter;
 use crate::layer::{Layer, Layered, OpenLayer};
 use crate::plugin::Step;
-use crate::scratch::ByExport;
 
 /// Its name.
 const NAME: &str = "readahead";
@@ -46,14 +45,14 @@ impl Filter for Readahead {
     }
 
     fn wrap(self: Box<Self>, disk: Arc<dyn Disk>) -> Step<Arc<dyn Disk>> {
-        Ok(Arc::new(Layered(Front { disk, changes: ByExport::default() })))
+        Ok(Arc::new(Layered(Front { disk, changes: Arc::default() })))
     }
 }
 
 struct Front {
     disk: Arc<dyn Disk>,
-    /// How often something began or ended to change, for each export.
-    changes: ByExport<AtomicU64>,
+    /// How often something began or ended to change, under whatever name.
+    changes: Arc<AtomicU64>,
 }
 
 impl Layer for Front {
@@ -67,7 +66,7 @@ impl Layer for Front {
         let (least, most) = sizes.map_or((1, u32::MAX), |sizes| (sizes.minimum.max(1), sizes.maximum));
         // What may not be asked for is not read ahead.
         let longest = LONGEST.min(u64::from(most)) / u64::from(least) * u64::from(least);
-        let changes = self.changes.get(export, |_| false, || AtomicU64::new(0));
+        let changes = Arc::clone(&self.changes);
         let shared = Arc::new(Shared {
             disk,
             changes,

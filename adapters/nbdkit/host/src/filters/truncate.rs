@@ -41,8 +41,8 @@ impl Filter for Truncate {
     fn config(&mut self, key: &str, value: &OsStr) -> Step<bool> {
         let given = Given { owner: NAME, key, value };
         let step = || match given.size()? {
-            0 => Err(given.wrong("it must be more than 0 bytes")),
-            step => Ok(Some(step)),
+            step if step.is_power_of_two() => Ok(Some(step)),
+            _ => Err(given.wrong("it must be a power of two")),
         };
         match key {
             "truncate" => self.size = Some(given.size()?),

@@ -105,6 +105,10 @@ impl Plugin for File {
                 let number = given.number(3, i32::MAX as u64)? as i32;
                 let file = process::take_over(number).map_err(|error| given.wrong(error))?;
                 kind(&file).map_err(|reason| given.wrong(reason))?;
+                // Then the system writes at the end, wherever it is told to.
+                if rustix::fs::fcntl_getfl(&file).map_err(|error| given.wrong(error))?.contains(OFlags::APPEND) {
+                    return Err(given.wrong("the descriptor was opened to append"));
+                }
                 self.set(What::Descriptor(Arc::new(file)))
             }
             "dirfd" => {
@@ -261,6 +265,12 @@ impl Disk for Folder {
 
     fn default_export(&self, _client: &Client) -> Option<Vec<u8>> {
         None
+    }
+
+    /// The file itself: it may have several names.
+    fn identity(&self, export: &[u8]) -> Vec<u8> {
+        let stat = self.open(export, false).ok().and_then(|(file, _)| rustix::fs::fstat(file).ok());
+        stat.map_or_else(|| export.to_vec(), |stat| format!("{}:{}", stat.st_dev, stat.st_ino).into_bytes())
     }
 
     fn open(&self, export: &[u8], client: &Client) -> Result<Box<dyn OpenDisk>, OpenError> {

@@ -75,14 +75,24 @@ impl Plugin for Memory {
         Ok(ThreadModel::Parallel)
     }
 
-    fn after_fork(&mut self) -> Step<()> {
-        let size = self.size.unwrap_or_default();
-        // Not before: locked memory is not what a fork inherits.
+    /// While whoever started the server is still told when there is not so much memory.
+    fn get_ready(&mut self) -> Step<()> {
         let store = match self.allocator {
             Allocator::Sparse => Store::Sparse(Sparse::default()),
-            Allocator::Malloc { lock } => Store::Flat(flat(size, lock)?),
+            Allocator::Malloc { .. } => Store::Flat(flat(self.size.unwrap_or_default())?),
         };
         self.store = Some(Arc::new(store));
+        Ok(())
+    }
+
+    /// That memory is locked is not what a fork inherits.
+    fn after_fork(&mut self) -> Step<()> {
+        if let (Allocator::Malloc { lock: true }, Some(Store::Flat(memory))) = (self.allocator, self.store.as_deref()) {
+            let locked = memory.read().lock();
+            locked.map_err(|error| {
+                format!("memory: allocator=malloc,mlock=true: the memory cannot be locked: {error}")
+            })?;
+        }
         Ok(())
     }
 
@@ -128,17 +138,12 @@ fn allocator(given: &Given<'_>) -> Step<Allocator> {
     }
 }
 
-fn flat(size: u64, lock: bool) -> Step<RwLock<MmapMut>> {
-    let failed = |what: &str, error: &dyn std::fmt::Display| {
-        format!("memory: allocator=malloc: {size} bytes cannot be {what}: {error}")
-    };
-    let length = usize::try_from(size).map_err(|error| failed("allocated", &error))?;
+fn flat(size: u64) -> Step<RwLock<MmapMut>> {
+    let failed =
+        |error: &dyn std::fmt::Display| format!("memory: allocator=malloc: {size} bytes cannot be allocated: {error}");
+    let length = usize::try_from(size).map_err(|error| failed(&error))?;
     // Nothing cannot be mapped.
-    let memory = MmapMut::map_anon(length.max(1)).map_err(|error| failed("allocated", &error))?;
-    if lock {
-        memory.lock().map_err(|error| failed("locked", &error))?;
-    }
-    Ok(RwLock::new(memory))
+    Ok(RwLock::new(MmapMut::map_anon(length.max(1)).map_err(|error| failed(&error))?))
 }
 
 /// Where the bytes are.
