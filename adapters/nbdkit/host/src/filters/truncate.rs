@@ -214,7 +214,7 @@ mod tests {
         for (parameters, size) in [
             (&[("round-up", "512")][..], 1024),
             (&[("round-down", "512")], 512),
-            (&[("truncate", "1000"), ("round-up", "7")], 1001),
+            (&[("truncate", "1000"), ("round-up", "16")], 1008),
             (&[("round-down", "64k")], 0),
             (&[], 1000),
         ] {
@@ -223,12 +223,12 @@ mod tests {
         }
         let disk = filtered(
             Truncate::default(),
-            &[("truncate", "5000000000000000001"), ("round-up", "5000000000000000000")],
+            &[("truncate", "4611686018427387905"), ("round-up", "4611686018427387904")],
             half_full(1000).0,
         )
         .unwrap();
         assert!(matches!(disk.open(b"", &Client::default()), Err(OpenError::Refused(_))));
-        assert!(refusal(Truncate::default().config("round-up", "0".as_ref())).contains("more than 0"));
+        assert!(refusal(Truncate::default().config("round-up", "0".as_ref())).contains("power of two"));
     }
 
     #[test]

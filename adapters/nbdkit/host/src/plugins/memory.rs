@@ -416,7 +416,7 @@ mod tests {
     fn connections_do_not_touch_what_others_change() {
         let mut plugin = Memory::default();
         plugin.config("size", "256k".as_ref()).unwrap();
-        plugin.after_fork().unwrap();
+        plugin.get_ready().unwrap();
         lanes(&*plugin.disk().unwrap());
     }
 
