@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
+use backstay_repository::password;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::args::GlobalOptions;
@@ -125,22 +126,8 @@ impl Sources<'_> {
     }
 }
 
-/// restic trims files and the output of commands on both sides; the same file has to open the same repository here.
-fn trimmed(bytes: &[u8]) -> Password {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Password(text.trim().as_bytes().to_vec()),
-        Err(_) => Password(bytes.trim_ascii().to_vec()),
-    }
-}
-
 fn from_file(file: &Path) -> Result<Password, Failure> {
-    let bytes = std::fs::read(file)
-        .map_err(|error| Failure::fatal(format!("cannot read the password file {}: {error}", file.display())))?;
-    let password = trimmed(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes));
-    if password.0.is_empty() {
-        return Err(Failure::fatal(format!("the password file {} is empty", file.display())));
-    }
-    Ok(password)
+    password::from_file(file).map(Password).map_err(Failure::fatal)
 }
 
 /// Runs the command without a shell, as restic does; `origin` names the option or variable in errors, never its text:
@@ -159,7 +146,7 @@ fn from_command(text: &str, origin: &str) -> Result<Password, Failure> {
     if !output.status.success() {
         return Err(Failure::fatal(format!("{origin}: {program} ended with {}", output.status)));
     }
-    let password = trimmed(&output.stdout);
+    let password = Password(password::trimmed(&output.stdout));
     if password.0.is_empty() {
         return Err(Failure::fatal(format!("{origin}: {program} printed no password")));
     }
@@ -225,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_password_does_not_print_itself() {
-        assert_eq!(format!("{:?}", trimmed(b"secret\n")), "Password");
-        assert_eq!(trimmed(b" s \r\n").bytes(), b"s");
+        assert_eq!(format!("{:?}", Password(password::trimmed(b"secret\n"))), "Password");
+        assert_eq!(password::trimmed(b" s \r\n"), b"s");
     }
 }

@@ -187,6 +187,26 @@ pub struct DiskInfo {
     pub cache: Support,
 }
 
+impl DiskInfo {
+    /// One of `size` bytes that can everything by itself, and for which seeking costs nothing.
+    #[must_use]
+    pub fn able(size: u64) -> Self {
+        Self {
+            size,
+            can_write: true,
+            can_flush: true,
+            is_rotational: false,
+            can_trim: true,
+            can_zero: true,
+            can_fast_zero: true,
+            can_extents: true,
+            can_multi_conn: true,
+            fua: Support::Native,
+            cache: Support::Native,
+        }
+    }
+}
+
 /// What an error is to the client, by the system's number (`EIO`, `ENOSPC` ...).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DiskError(pub i32);

@@ -10,6 +10,7 @@ pub mod job;
 pub mod sink;
 pub mod source;
 pub mod store;
+pub mod told;
 pub mod verdict;
 
 pub use disk::{

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use backstay_core::{
-    Client, Disk, DiskError, DiskInfo, Export, Extent, OpenDisk, OpenError, ReadBytes, RequestFlags, Support,
-    ThreadModel,
+    Client, Disk, DiskError, DiskInfo, Export, Extent, OpenDisk, OpenError, ReadBytes, RequestFlags, ThreadModel,
 };
 use parking_lot::RwLock;
 
@@ -24,19 +23,7 @@ impl MemoryDisk {
     /// One of `size` bytes, all of them zero, that can whatever there is.
     #[must_use]
     pub fn new(size: u64, threads: ThreadModel) -> Self {
-        let info = DiskInfo {
-            size,
-            can_write: true,
-            can_flush: true,
-            is_rotational: false,
-            can_trim: true,
-            can_zero: true,
-            can_fast_zero: true,
-            can_extents: true,
-            can_multi_conn: true,
-            fua: Support::Native,
-            cache: Support::Native,
-        };
+        let info = DiskInfo::able(size);
         Self { threads, info, pages: Arc::default() }
     }
 }

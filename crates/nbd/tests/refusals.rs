@@ -21,19 +21,7 @@ const REQ_ONE: u16 = 8;
 const FAST_ZERO: u16 = 16;
 
 fn able() -> DiskInfo {
-    DiskInfo {
-        size: 1 << 20,
-        can_write: true,
-        can_flush: true,
-        is_rotational: false,
-        can_trim: true,
-        can_zero: true,
-        can_fast_zero: true,
-        can_extents: true,
-        can_multi_conn: true,
-        fua: Support::Native,
-        cache: Support::Native,
-    }
+    DiskInfo::able(1 << 20)
 }
 
 fn guard(probe: &Probe) -> Guarded {

@@ -83,6 +83,7 @@ pub mod lock;
 pub mod maintenance;
 pub mod open_file;
 pub mod pack;
+pub mod password;
 pub mod pattern;
 mod probe;
 pub mod reader;

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use crate::Failure;
 use crate::config::UserConfig;
-use crate::key::{Key, Timestamp};
+use crate::key::{Key, Timestamp, directory};
 use crate::plugin::{Fingerprint, Plugin, Purpose, Settings, at_once, fingerprint_of};
 use crate::process::{Ended, Input, Limits, Output, run, words};
 use crate::version::ApiVersion;
@@ -203,7 +203,11 @@ impl Bench {
         let number = u64::from_le_bytes(random);
         // No calendar has these, so no backup of anybody does.
         let day = 90_000_000 + number % 9_999_900;
-        let at = |day: u64, time: u64| Timestamp::new(&format!("{day}{time:06}"));
+        let at = |day: u64, time: u64| {
+            let digits = format!("{day}{time:06}");
+            let none = || Failure::refused(format!("{digits:?} is no timestamp of 14 digits"));
+            Timestamp::parse(&digits).ok_or_else(none)
+        };
         Ok(Self {
             executable: config.executable.clone(),
             size: options.size.max(1 << 17),
@@ -336,7 +340,7 @@ fn hook_forms(bench: &Bench) -> Result {
             ("segment", Some("\"0\"")),
             ("segment", Some("12")),
         ] {
-            let directory = bench.main.directory(&bench.plugin.data_directory(0));
+            let directory = directory(&bench.plugin.data_directory(0), &bench.main);
             let mut rest = vec![directory.into(), scope.into()];
             rest.extend(content.map(OsString::from));
             succeeds(bench, hook, &rest)?;
@@ -362,7 +366,7 @@ fn hooks_at_once(bench: &Bench) -> Result {
     for hook in HOOKS {
         let all = at_once(16, |content| {
             let content = content / 2;
-            let directory = bench.main.directory(&bench.plugin.data_directory(content));
+            let directory = directory(&bench.plugin.data_directory(content), &bench.main);
             succeeds(bench, hook, &[directory.into(), "segment".into(), format!("\"{content}\"").into()])
         });
         all.into_iter().collect::<Result<Vec<()>>>()?;
@@ -480,7 +484,7 @@ fn file_is_missing(bench: &Bench, key: &Key) -> Result {
 }
 
 fn odd_keys(bench: &Bench) -> Result {
-    let folder = format!("{}/", bench.main.directory(&bench.plugin.data_directory(0)).display());
+    let folder = format!("{}/", directory(&bench.plugin.data_directory(0), &bench.main).display());
     for key in ["bench", "/bench/b", "/..", &folder] {
         let ended = bench.call("restore_data", &[key.into()], Input::Nothing, Output::Collected)?;
         if ended.status.success() || ended.given > 0 {

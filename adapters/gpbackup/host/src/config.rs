@@ -7,21 +7,10 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use backstay_gpbackup_contract::ConfigFile;
 
 use crate::Failure;
 use crate::key::is_plain;
-
-/// The largest file that is read, in bytes.
-const LARGEST: u64 = 1 << 20;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    executablepath: Option<String>,
-    #[serde(default)]
-    options: Option<BTreeMap<String, Option<String>>>,
-}
 
 /// What the user wrote. Options can hold secrets: nothing here prints a value.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,35 +35,21 @@ impl UserConfig {
     /// # Errors
     /// [`Failure::Refused`] with the file and what is wrong with it.
     pub fn read(path: &Path) -> Result<Self, Failure> {
-        let wrong = |reason: &str| Failure::refused(format!("configuration {}: {reason}", path.display()));
-        let metadata = std::fs::metadata(path).map_err(|error| wrong(&error.to_string()))?;
-        if metadata.len() > LARGEST {
-            return Err(wrong("it is too large to be one"));
-        }
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(&error.to_string()))?;
         let base_name = path.file_name().and_then(|name| name.to_str()).filter(|name| is_plain(name));
         let base_name = base_name.unwrap_or("plugin_config.yaml");
         let variable = |name: &str| std::env::var(name).unwrap_or_default();
-        Self::parse(&text, base_name, variable).map_err(|reason| wrong(&reason))
+        ConfigFile::read(path, |file| Self::of(file, base_name, variable)).map_err(Failure::refused)
     }
 
-    fn parse(text: &str, base_name: &str, variable: impl Fn(&str) -> String) -> Result<Self, String> {
-        let file: File = serde_saphyr::from_str(first_document(text)).map_err(|error| {
-            // The first line of it says what and where; those below repeat the text.
-            let text = error.to_string();
-            let line = text.lines().next().unwrap_or_default();
-            format!("it is not formatted correctly: {}", line.strip_prefix("error: ").unwrap_or(line))
-        })?;
-        let written = file.executablepath.filter(|path| !path.is_empty()).ok_or("executablepath is required")?;
-        let mut path = expand(&written, &variable);
+    fn of(file: ConfigFile, base_name: &str, variable: impl Fn(&str) -> String) -> Result<Self, String> {
+        let ConfigFile { executable, options } = file;
+        let mut path = expand(&executable, &variable);
         if path == "~" || path.starts_with("~/") {
             path.replace_range(..1, &variable("HOME"));
         }
         if !path.starts_with('/') {
             return Err("executablepath is not an absolute path".to_owned());
         }
-        let options = file.options.unwrap_or_default().into_iter();
-        let options = options.map(|(key, value)| (key, value.unwrap_or_default())).collect();
         Ok(Self { executable: path.into(), options, base_name: base_name.to_owned() })
     }
 
@@ -169,32 +144,17 @@ fn expand(text: &str, variable: &impl Fn(&str) -> String) -> String {
     out + rest
 }
 
-/// The text up to a second document, which does not count.
-fn first_document(text: &str) -> &str {
-    let mut begun = false;
-    let mut position = 0;
-    for line in text.split_inclusive('\n') {
-        let mark = line.trim_end() == "---" || line.starts_with("--- ");
-        if begun && (mark || line.trim_end() == "...") {
-            return &text[..position];
-        }
-        let bare = line.trim();
-        begun |= mark || !(bare.is_empty() || bare.starts_with(['#', '%']));
-        position += line.len();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<UserConfig, String> {
-        UserConfig::parse(text, "c.yaml", |name| match name {
+        let variable = |name: &str| match name {
             "GPHOME" => "/usr/local/gp".to_owned(),
             "HOME" => "/home/gp".to_owned(),
             _ => String::new(),
-        })
+        };
+        ConfigFile::parse(text).and_then(|file| UserConfig::of(file, "c.yaml", variable))
     }
 
     fn option(line: &str) -> Result<String, String> {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::config::UserConfig;
-use crate::key::{Key, Timestamp, is_plain};
+use crate::key::{Key, Timestamp, directory, is_plain};
 use crate::process::{self, Ended, Input, Limits, Output, words};
 use crate::version::{ApiVersion, NativeVersion};
 use crate::{Failure, process::run};
@@ -213,7 +213,7 @@ impl Plugin {
     /// The first failure; what comes after it was not called.
     pub fn set_up(&self, purpose: Purpose, timestamp: &Timestamp, segments: u16) -> Result<(), Failure> {
         for content in -1..i32::from(segments) {
-            let directory = timestamp.directory(&self.data_directory(content));
+            let directory = directory(&self.data_directory(content), timestamp);
             std::fs::create_dir_all(&directory)
                 .map_err(|error| Failure::refused(format!("cannot make {}: {error}", directory.display())))?;
         }
@@ -240,7 +240,7 @@ impl Plugin {
 
     fn hook(&self, word: &str, scope: Scope, timestamp: &Timestamp, segments: u16) -> Vec<Failure> {
         let one = |content: i32| {
-            let directory = timestamp.directory(&self.data_directory(content)).into_os_string();
+            let directory = directory(&self.data_directory(content), timestamp).into_os_string();
             let mut rest = vec![directory, scope.word().into()];
             if scope != Scope::SegmentHost {
                 // Real hosts give the quotes along (reference 1, fact 1).

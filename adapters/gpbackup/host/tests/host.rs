@@ -15,7 +15,7 @@ use common::{Place, bytes, key};
 const SEGMENTS: u16 = 3;
 
 fn timestamp() -> Timestamp {
-    Timestamp::new("95972435002754").unwrap()
+    Timestamp::parse("95972435002754").unwrap()
 }
 
 fn put(plugin: &Plugin, content: &[u8]) -> Result<Fingerprint, Failure> {

@@ -1,9 +1,8 @@
 //! The configuration file (reference 3), as the user wrote it and as gpbackup rewrites it.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use backstay_gpbackup_contract::ConfigFile;
 
 use crate::{Failure, log};
 
@@ -17,17 +16,6 @@ const FOREIGN: &[&str] = &[
     "remote_password_encryption",
     crate::NAME,
 ];
-
-/// The largest file that is read, in bytes.
-const LARGEST: u64 = 1 << 20;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    executablepath: Option<String>,
-    #[serde(default)]
-    options: Option<BTreeMap<String, Option<String>>>,
-}
 
 /// How much is compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,29 +90,11 @@ impl Config {
     /// # Errors
     /// One line that names the file, and the option where one is wrong. No value is repeated.
     pub fn read(path: &Path) -> Result<Self, Failure> {
-        let wrong = |reason: &str| Failure::new(format!("configuration {}: {reason}", path.display()));
-        let metadata = std::fs::metadata(path).map_err(|error| wrong(&error.to_string()))?;
-        if metadata.len() > LARGEST {
-            return Err(wrong("it is too large to be one"));
-        }
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(&error.to_string()))?;
-        Self::parse(&text).map_err(|reason| wrong(&reason))
+        ConfigFile::read(path, Self::of).map_err(Failure::new)
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        // A second document does not count (reference 3.1).
-        let first = first_document(text);
-        let file: File = serde_saphyr::from_str(first).map_err(|error| {
-            // The first line of it says what and where; those below repeat the text.
-            let text = error.to_string();
-            let line = text.lines().next().unwrap_or_default();
-            format!("it is not formatted correctly: {}", line.strip_prefix("error: ").unwrap_or(line))
-        })?;
-        if file.executablepath.is_none_or(|path| path.is_empty()) {
-            return Err("executablepath is required".to_owned());
-        }
-        let mut given: BTreeMap<String, String> =
-            file.options.unwrap_or_default().into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect();
+    fn of(file: ConfigFile) -> Result<Self, String> {
+        let mut given = file.options;
         // gpbackup writes an option without a value as an empty one.
         given.retain(|_, value| !value.is_empty());
         let mut take = |name: &str| given.remove(name);
@@ -179,22 +149,6 @@ impl Config {
     }
 }
 
-/// The text up to the second document.
-fn first_document(text: &str) -> &str {
-    let is_mark = |line: &str| line.trim_end() == "---" || line.starts_with("--- ");
-    let mut position = 0;
-    let mut begun = false;
-    for line in text.split_inclusive('\n') {
-        if is_mark(line) && begun {
-            return &text[..position];
-        }
-        let bare = line.trim();
-        begun |= is_mark(line) || !(bare.is_empty() || bare.starts_with('#') || bare.starts_with('%'));
-        position += line.len();
-    }
-    text
-}
-
 fn password(given: [Option<String>; 4]) -> Result<Option<Password>, String> {
     let [value, file, command, variable] = given;
     let mut found: Vec<Password> = value.map(Password::Value).into_iter().collect();
@@ -232,12 +186,13 @@ fn words(given: Option<String>) -> Vec<String> {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Config, String> {
+        ConfigFile::parse(text).and_then(Config::of)
+    }
+
     fn options(lines: &str) -> Result<Config, String> {
         let lines = lines.replace('\n', "\n  ");
-        Config::parse(&format!(
-            "executablepath: /usr/bin/{}\noptions:\n  repository: /srv/backup\n  {lines}\n",
-            crate::NAME
-        ))
+        parse(&format!("executablepath: /usr/bin/{}\noptions:\n  repository: /srv/backup\n  {lines}\n", crate::NAME))
     }
 
     #[test]
@@ -266,7 +221,7 @@ mod tests {
             ("executablepath: /x\noptions:\n  password: [secret]\n", "formatted"),
             ("executablepath: [", "formatted"),
         ] {
-            let reason = Config::parse(text).unwrap_err();
+            let reason = parse(text).unwrap_err();
             assert!(reason.contains(part) && !reason.contains("secret") && !reason.contains('\n'), "{text}: {reason}");
         }
         for (lines, part) in [
@@ -288,11 +243,5 @@ mod tests {
         let config = options("folder: x\npassword:\ncompression: ''\npgport: 1").unwrap();
         assert_eq!(config.unknown(), ["folder"]);
         assert_eq!((config.password, config.compression), (None, Compression::Auto));
-    }
-
-    #[test]
-    fn a_second_document_does_not_count() {
-        let text = "# comment\n---\nexecutablepath: /x\noptions: {repository: /r}\n---\nother: 1\n";
-        assert_eq!(Config::parse(text).unwrap().repository, "/r");
     }
 }

@@ -1,9 +1,10 @@
 //! The names of objects (reference 7): of whatever path is given only `backups/DATE/TIMESTAMP/NAME` counts, because what
 //! stands before it differs between backup and restore.
 
-use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
+
+pub use backstay_gpbackup_contract::Timestamp;
 
 use crate::Failure;
 
@@ -12,34 +13,10 @@ const BACKUPS: &str = "backups";
 /// The folder, in a snapshot, of what belongs to no segment.
 const COORDINATOR: &str = "-1";
 
-/// Fourteen digits, which need not be a date (reference 1, fact 6).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Timestamp(String);
-
-impl Timestamp {
-    /// Nothing but fourteen digits.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        (text.len() == 14 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| Self(text.to_owned()))
-    }
-
-    /// The tag of its snapshots.
-    #[must_use]
-    pub fn tag(&self) -> String {
-        format!("gpbackup:{self}")
-    }
-
-    /// Its folder in snapshots.
-    #[must_use]
-    pub fn folder(&self) -> String {
-        format!("gpbackup/{self}")
-    }
-}
-
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+/// The tag of a backup's snapshots.
+#[must_use]
+pub fn tag(timestamp: &Timestamp) -> String {
+    format!("gpbackup:{timestamp}")
 }
 
 /// One object.
@@ -87,14 +64,14 @@ impl Key {
     /// Its path in snapshots, without a slash at the front.
     #[must_use]
     pub fn path(&self) -> String {
-        format!("{}/{}/{}", self.timestamp.folder(), self.content(), self.name)
+        format!("gpbackup/{}/{}/{}", self.timestamp, self.content(), self.name)
     }
 
     /// The segment whose object it is, by its name (reference 7.2).
     fn content(&self) -> &str {
         let rest = self.name.strip_prefix("gpbackup_").unwrap_or_default();
         match rest.split_once('_') {
-            Some((content, rest)) if rest.starts_with(&self.timestamp.0) && is_number(content) => content,
+            Some((content, rest)) if rest.starts_with(self.timestamp.as_str()) && is_number(content) => content,
             _ => COORDINATOR,
         }
     }

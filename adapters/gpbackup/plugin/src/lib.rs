@@ -20,6 +20,8 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
+use backstay_core::told::one_line;
+
 use arguments::{Command, Hook};
 use config::Config;
 use key::Key;
@@ -57,7 +59,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(Failure::Told(text)) => {
             log::error(&text);
             // Nobody is left to tell when standard error is gone.
-            let _ = writeln!(std::io::stderr(), "{NAME}: {}", text.replace('\n', " "));
+            let _ = writeln!(std::io::stderr(), "{NAME}: {}", one_line(&text));
             ExitCode::FAILURE
         }
     }

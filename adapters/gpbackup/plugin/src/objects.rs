@@ -29,7 +29,7 @@ use backstay_repository::walk::walk;
 use backstay_repository::writer::{Compression, WriteOptions};
 
 use crate::config::{self, Config};
-use crate::key::{Key, Timestamp};
+use crate::key::{Key, Timestamp, tag};
 use crate::place::{Alone, Place, told};
 use crate::{Failure, log};
 
@@ -91,7 +91,7 @@ impl Objects {
             tree: TreeOptions::default(),
             host: self.host(),
             username: user_name(),
-            tags: [vec![key.timestamp.tag()], self.config.tags.clone()].concat(),
+            tags: [vec![tag(&key.timestamp)], self.config.tags.clone()].concat(),
             time: now(),
             parent: ParentChoice::None,
             skip_if_unchanged: false,
@@ -268,7 +268,7 @@ fn compression(chosen: config::Compression) -> Compression {
 
 /// Whether it is a snapshot of a backup: of this one, or of any.
 fn is_ours(snapshot: &Snapshot, only: Option<&Timestamp>) -> bool {
-    let tag = only.map(Timestamp::tag);
+    let tag = only.map(tag);
     snapshot.tags.iter().any(|have| tag.as_ref().map_or(have.starts_with("gpbackup:"), |tag| have == tag))
         && !snapshot.is_partial()
 }

@@ -1,15 +1,17 @@
 //! The repository that the configuration names: its store, its password, its local copy of the index.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use backstay_core::told::chain;
 use backstay_core::{Id, ObjectKind, Store};
 use backstay_engine::job::state_directory;
 use backstay_repository::IndexCache;
 use backstay_repository::error::Error;
+use backstay_repository::password;
 use backstay_repository::repository::{InitOptions, OpenOptions, Repository};
 use backstay_stores::StoreOptions;
 use rustix::fs::{FlockOperation, flock};
@@ -27,18 +29,9 @@ pub struct Place {
     store: Arc<dyn Store>,
 }
 
-/// The causes of an error on one line.
+/// An error with its causes.
 pub(crate) fn told(error: &dyn std::error::Error) -> Failure {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = error.source();
-    }
-    Failure::new(text)
+    Failure::new(chain(error))
 }
 
 impl Place {
@@ -182,10 +175,8 @@ fn variable(name: &str) -> Option<Vec<u8>> {
     std::env::var_os(name).map(OsStringExt::into_vec).filter(|text| !text.is_empty())
 }
 
-fn from_file(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
-    let text = std::fs::read(path)
-        .map_err(|error| Failure::new(format!("cannot read the password file {}: {error}", path.display())))?;
-    Ok(text.trim_ascii().to_vec())
+fn from_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    password::from_file(path).map_err(Failure::new)
 }
 
 /// Runs a command without a shell. Its text can hold a secret and is not repeated.
@@ -202,5 +193,5 @@ fn from_command(text: &str) -> Result<Vec<u8>, Failure> {
     if !output.status.success() {
         return Err(wrong(format!("{program} ended with {}", output.status)));
     }
-    Ok(output.stdout.trim_ascii().to_vec())
+    Ok(password::trimmed(&output.stdout))
 }

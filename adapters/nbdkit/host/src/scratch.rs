@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use backstay_core::{BlockSize, DiskError};
+use backstay_core::{BlockSize, DiskError, OpenDisk, OpenError};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustix::fs::FallocateFlags;
 
@@ -142,8 +142,37 @@ impl Blocks {
         (begin, end - begin)
     }
 
+    /// Those of `each` bytes of an open disk, and the sizes of requests that it likes. `owner` and its parameter `key` are for
+    /// messages.
+    ///
+    /// # Errors
+    /// The disk does not take whole blocks, or the connection has to end.
+    pub(crate) fn of(
+        disk: &dyn OpenDisk,
+        owner: &str,
+        key: &str,
+        each: u64,
+    ) -> Result<(Self, Option<BlockSize>), OpenError> {
+        let blocks = Self { each, size: disk.info().size };
+        let sizes = disk.block_size().map_err(OpenError::Close)?;
+        blocks.check(owner, key, sizes).map_err(OpenError::Refused)?;
+        Ok((blocks, sizes))
+    }
+
+    /// Refuses a disk that has another size than it had.
+    ///
+    /// # Errors
+    /// It has.
+    pub(crate) fn still(self, owner: &str, now: Self) -> Result<(), OpenError> {
+        if self.size == now.size {
+            return Ok(());
+        }
+        let (was, is) = (self.size, now.size);
+        Err(OpenError::Refused(format!("{owner}: the disk behind it had {was} bytes and has {is} now")))
+    }
+
     /// Why whole blocks cannot be asked for.
-    pub(crate) fn check(self, owner: &str, key: &str, sizes: Option<BlockSize>) -> Result<(), String> {
+    fn check(self, owner: &str, key: &str, sizes: Option<BlockSize>) -> Result<(), String> {
         match sizes {
             Some(sizes) if u64::from(sizes.minimum) > self.each => Err(format!(
                 "{owner}: {key} must be at least {}, the least that the disk behind it takes",

@@ -73,11 +73,7 @@ impl Channel {
         while buffer.len() < end {
             let at = buffer.len();
             buffer.resize(end.min(at + RECORD), 0);
-            let step = {
-                let mut stream = self.stream.lock();
-                let read = stream.ssl_read(&mut buffer[at..]);
-                read.map(Step::Done).or_else(|error| self.judge(&stream, error))
-            };
+            let step = self.read_step(&mut buffer[at..]);
             buffer.truncate(if let Ok(Step::Done(read)) = &step { at + read } else { at });
             match step {
                 Ok(Step::Done(_)) => {}
@@ -90,14 +86,15 @@ impl Channel {
         Ok(buffer.len() - start)
     }
 
+    fn read_step(&self, place: &mut [u8]) -> io::Result<Step<usize>> {
+        let mut stream = self.stream.lock();
+        stream.ssl_read(place).map(Step::Done).or_else(|error| self.judge(&stream, error))
+    }
+
     /// Fills some of a place; see [`crate::server::Stream`].
     pub(crate) fn receive(&self, place: &mut [u8]) -> io::Result<usize> {
         loop {
-            let step = {
-                let mut stream = self.stream.lock();
-                stream.ssl_read(place).map(Step::Done).or_else(|error| self.judge(&stream, error))
-            };
-            match step? {
+            match self.read_step(place)? {
                 Step::Done(read) => return Ok(read),
                 Step::Wait(direction) => self.ends.wait(direction)?,
                 Step::Ended => return Ok(0),

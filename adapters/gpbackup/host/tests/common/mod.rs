@@ -109,7 +109,7 @@ impl Place {
 }
 
 pub(crate) fn key(name: &str) -> Key {
-    Key::new(Timestamp::new("95972435002754").unwrap(), name).unwrap()
+    Key::new(Timestamp::parse("95972435002754").unwrap(), name).unwrap()
 }
 
 /// Bytes without a pattern that a period of two would show.

@@ -131,9 +131,7 @@ impl Layer for Front {
         let settings = &self.settings;
         let disk = self.disk.open(export, client)?;
         let below = disk.info().clone();
-        let blocks = Blocks { each: settings.block, size: below.size };
-        let sizes = disk.block_size().map_err(OpenError::Close)?;
-        blocks.check(NAME, "cache-min-block-size", sizes).map_err(OpenError::Refused)?;
+        let (blocks, sizes) = Blocks::of(&*disk, NAME, "cache-min-block-size", settings.block)?;
         let kept = self.kept.get(
             &self.disk.identity(export),
             |kept| kept.scratch.is_used(),
@@ -145,10 +143,7 @@ impl Layer for Front {
                 reclaiming: Mutex::new(()),
             },
         );
-        if kept.blocks.size != blocks.size {
-            let (was, is) = (kept.blocks.size, blocks.size);
-            return Err(OpenError::Refused(format!("{NAME}: the disk behind it had {was} bytes and has {is} now")));
-        }
+        kept.blocks.still(NAME, blocks)?;
         let info = DiskInfo {
             can_flush: true,
             can_zero: below.can_write,

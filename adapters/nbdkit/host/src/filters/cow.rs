@@ -89,31 +89,16 @@ impl Layer for Front {
     fn open(&self, export: &[u8], client: &Client) -> Result<Box<dyn OpenDisk>, OpenError> {
         let disk = self.disk.open(export, &Client { read_only: true, ..client.clone() })?;
         let below = disk.info().clone();
-        let blocks = Blocks { each: self.settings.block, size: below.size };
-        let sizes = disk.block_size().map_err(OpenError::Close)?;
-        blocks.check(NAME, "cow-block-size", sizes).map_err(OpenError::Refused)?;
+        let (blocks, sizes) = Blocks::of(&*disk, NAME, "cow-block-size", self.settings.block)?;
         let overlay = self.overlays.get(&self.disk.identity(export), Overlay::is_touched, || Overlay {
             blocks,
             states: States::default(),
             stripes: Stripes::default(),
             scratch: Scratch::new(&self.settings.folder),
         });
-        if overlay.blocks.size != blocks.size {
-            let (was, is) = (overlay.blocks.size, blocks.size);
-            return Err(OpenError::Refused(format!("{NAME}: the disk behind it had {was} bytes and has {is} now")));
-        }
-        let info = DiskInfo {
-            can_write: true,
-            can_flush: true,
-            can_trim: true,
-            can_zero: true,
-            can_fast_zero: true,
-            can_extents: true,
-            can_multi_conn: true,
-            fua: Support::Native,
-            cache: if self.settings.on_cache { Support::Native } else { below.cache },
-            ..below
-        };
+        overlay.blocks.still(NAME, blocks)?;
+        let cache = if self.settings.on_cache { Support::Native } else { below.cache };
+        let info = DiskInfo { is_rotational: below.is_rotational, cache, ..DiskInfo::able(below.size) };
         let (on_cache, on_read) = (self.settings.on_cache, self.settings.on_read.clone());
         Ok(Box::new(Layered(Open { disk, info, blocks, sizes, overlay, on_cache, on_read })))
     }

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use backstay_core::{Disk, DiskError, DiskInfo, Extent, OpenDisk, ReadBytes, RequestFlags, Support, ThreadModel};
+use backstay_core::{Disk, DiskError, DiskInfo, Extent, OpenDisk, ReadBytes, RequestFlags, ThreadModel};
 use hashbrown::HashMap;
 use memmap2::MmapMut;
 use parking_lot::RwLock;
@@ -98,19 +98,7 @@ impl Plugin for Memory {
 
     fn disk(&self) -> Step<Arc<dyn Disk>> {
         let store = self.store.clone().ok_or_else(|| "memory: nothing is allocated".to_owned())?;
-        let info = DiskInfo {
-            size: self.size.unwrap_or_default(),
-            can_write: true,
-            can_flush: true,
-            is_rotational: false,
-            can_trim: true,
-            can_zero: true,
-            can_fast_zero: true,
-            can_extents: true,
-            can_multi_conn: true,
-            fua: Support::Native,
-            cache: Support::Native,
-        };
+        let info = DiskInfo::able(self.size.unwrap_or_default());
         Ok(Arc::new(Everywhere(move |_: &_| {
             Ok(Box::new(Open { info: info.clone(), store: Arc::clone(&store) }) as Box<dyn OpenDisk>)
         })))

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use backstay_core::{Disk, DiskError, DiskInfo, Extent, OpenDisk, ReadBytes, RequestFlags, Support, ThreadModel};
+use backstay_core::{Disk, DiskError, DiskInfo, Extent, OpenDisk, ReadBytes, RequestFlags, ThreadModel};
 
 use super::{Everywhere, zeroes};
 use crate::plugin::{Plugin, Step};
@@ -50,19 +50,7 @@ impl Plugin for Null {
     }
 
     fn disk(&self) -> Step<Arc<dyn Disk>> {
-        let info = DiskInfo {
-            size: self.size,
-            can_write: true,
-            can_flush: true,
-            is_rotational: false,
-            can_trim: true,
-            can_zero: true,
-            can_fast_zero: true,
-            can_extents: true,
-            can_multi_conn: true,
-            fua: Support::Native,
-            cache: Support::Native,
-        };
+        let info = DiskInfo::able(self.size);
         Ok(Arc::new(Everywhere(move |_: &_| Ok(Box::new(Open(info.clone())) as Box<dyn OpenDisk>))))
     }
 }
