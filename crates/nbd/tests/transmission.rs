@@ -357,7 +357,9 @@ fn a_client_that_takes_no_answers_holds_up_nobody_but_where_connections_are_seri
         // Its first answer is there, so it is being served.
         greedy.reply(1000);
         for _ in 0..20 {
-            assert_eq!(server.connect().ready().read(0, 8), [0; 8], "{model:?}");
+            let other = server.connect();
+            other.stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            assert_eq!(other.ready().read(0, 8), [0; 8], "{model:?}");
         }
         greedy.stream.shutdown(std::net::Shutdown::Both).unwrap();
         sending.join().unwrap();
