@@ -73,6 +73,7 @@ pub struct Content {
 pub struct ContentWriter {
     writer: Arc<Writer>,
     chunker: ChunkerParams,
+    longest: usize,
     buffer: ChunkBuffer,
     scan: ScanState,
     slots: Arc<Slots>,
@@ -88,9 +89,11 @@ impl std::fmt::Debug for ContentWriter {
 impl ContentWriter {
     pub(crate) fn new(writer: Arc<Writer>) -> Self {
         let chunker = writer.repository().chunker();
+        let longest = writer.longest_chunk();
         Self {
             writer,
             chunker,
+            longest,
             buffer: ChunkBuffer::default(),
             scan: ScanState::default(),
             slots: Arc::default(),
@@ -214,10 +217,14 @@ impl ContentWriter {
     }
 
     fn cut(&mut self) -> Result<(), Error> {
-        while let Some(length) = self.chunker.cut_from(self.buffer.filled(), &mut self.scan) {
-            self.emit(length)?;
+        loop {
+            let filled = self.buffer.filled();
+            let cut = self.chunker.cut_from(filled, &mut self.scan);
+            match cut.or((filled.len() >= self.longest).then_some(self.longest)) {
+                Some(length) => self.emit(length.min(self.longest))?,
+                None => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     /// Sends the first `length` bytes of the buffer away and keeps the rest.

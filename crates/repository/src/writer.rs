@@ -9,6 +9,7 @@
 //! killed in between leaves packs that nobody refers to, nothing worse.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -17,8 +18,9 @@ use std::time::{Duration, Instant};
 use backstay_core::{Id, ObjectKind};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use hashbrown::{HashMap, HashSet};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
+use crate::chunker::ChunkerParams;
 use crate::error::Error;
 use crate::index::{Index, encode_index_file};
 use crate::pack::{BlobKind, PackBlob, encode_header};
@@ -40,6 +42,8 @@ const UPLOADERS: usize = 2;
 /// Bytes of chunks that may wait for each thread that computes them. There may always be as many chunks as threads: a long
 /// stream needs no more, and of small files many fit, so that nobody sleeps between two of them.
 const WAITING_PER_THREAD: usize = 2 << 20;
+/// So many packs are asked about one by one; where there are more, a list is quicker.
+const FEW_PACKS: usize = 8;
 /// The sets of ids written in this run are split so that threads seldom wait for each other.
 const SHARDS: usize = 64;
 
@@ -70,6 +74,9 @@ pub struct WriteOptions {
     pub pack_size: usize,
     /// Threads that hash and compress the chunks of single streams.
     pub threads: usize,
+    /// Bytes of the longest chunk of a file. Shorter than [`ChunkerParams::MAX`], many streams at once need less memory;
+    /// whoever wants to find his chunks again asks for the same every time.
+    pub longest_chunk: usize,
     /// Compute everything and store nothing.
     pub dry_run: bool,
 }
@@ -77,7 +84,13 @@ pub struct WriteOptions {
 impl Default for WriteOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { compression: Compression::default(), pack_size: 16 << 20, threads, dry_run: false }
+        Self {
+            compression: Compression::default(),
+            pack_size: 16 << 20,
+            threads,
+            longest_chunk: ChunkerParams::MAX,
+            dry_run: false,
+        }
     }
 }
 
@@ -268,10 +281,52 @@ impl Slots {
     }
 }
 
+/// The packs that are full and not stored yet, by number.
+#[derive(Debug, Default)]
+struct Afloat {
+    state: Mutex<(u64, BTreeSet<u64>)>,
+    landed: Condvar,
+}
+
+impl Afloat {
+    fn launch(self: &Arc<Self>) -> Ticket {
+        let (last, there) = &mut *self.state.lock();
+        *last += 1;
+        there.insert(*last);
+        Ticket { afloat: Arc::clone(self), number: *last }
+    }
+
+    /// Waits until every pack that is afloat now has landed.
+    fn wait(&self) {
+        let mut state = self.state.lock();
+        let (last, _) = *state;
+        while state.1.first().is_some_and(|first| *first <= last) {
+            self.landed.wait(&mut state);
+        }
+    }
+}
+
+/// Belongs to a pack that is afloat; it has landed, or was given up, when this goes.
+#[derive(Debug)]
+struct Ticket {
+    afloat: Arc<Afloat>,
+    number: u64,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.afloat.state.lock().1.remove(&self.number);
+        self.afloat.landed.notify_all();
+    }
+}
+
 struct Shared {
     repository: Arc<Repository>,
     index: Arc<Index>,
     options: WriteOptions,
+    /// Whoever saves a blob reads; a checkpoint writes: then each blob that is known is in a pack.
+    saving: RwLock<()>,
+    afloat: Arc<Afloat>,
     /// The blobs of this run, with their plain lengths.
     written: Vec<Mutex<HashMap<(BlobKind, Id), u32>>>,
     reused_packs: Mutex<HashSet<Id>>,
@@ -288,6 +343,7 @@ struct PackJob {
     kind: BlobKind,
     bytes: Vec<u8>,
     blobs: Vec<PackBlob>,
+    ticket: Ticket,
 }
 
 /// Writes blobs into packs. Shared by all threads of a job.
@@ -349,6 +405,8 @@ impl Writer {
             repository,
             index,
             options,
+            saving: RwLock::new(()),
+            afloat: Arc::default(),
             written: (0..SHARDS).map(|_| Mutex::default()).collect(),
             reused_packs: Mutex::new(HashSet::new()),
             open: [open_pack(), open_pack()],
@@ -487,21 +545,51 @@ impl Writer {
     /// # Errors
     /// The first error of the store, or [`Error::Other`] if a pack that held reused blobs has vanished meanwhile.
     pub fn finish(&self) -> Result<WriteStats, Error> {
-        for kind in [BlobKind::Data, BlobKind::Tree] {
-            let job = {
-                let mut open = self.shared.open[slot_of(kind)].lock();
-                (!open.blobs.is_empty()).then(|| open.close(kind, Vec::new()))
-            };
-            if let Some(job) = job {
-                self.upload(job)?;
-            }
-        }
+        self.checkpoint()?;
         self.stop_threads();
         self.shared.check()?;
-        let rest = std::mem::take(&mut self.shared.unindexed.lock().packs);
-        self.shared.store_index(&rest)?;
-        self.shared.verify_reused()?;
         Ok(self.stats())
+    }
+
+    /// Stores what was saved until now, with the index files that list it, and makes sure that every reused pack is still
+    /// there: after it those blobs may be named by a snapshot. Other threads may go on saving. One thread at a time does
+    /// this.
+    ///
+    /// # Errors
+    /// As [`Writer::finish`]. The writer cannot go on then.
+    pub fn checkpoint(&self) -> Result<(), Error> {
+        let shared = &self.shared;
+        let jobs = {
+            let _alone = shared.saving.write();
+            [BlobKind::Data, BlobKind::Tree].map(|kind| {
+                let mut open = shared.open[slot_of(kind)].lock();
+                (!open.blobs.is_empty()).then(|| open.close(kind, Vec::new(), shared.afloat.launch()))
+            })
+        };
+        match jobs {
+            // Two packs take as long as one.
+            [Some(data), Some(trees)] if !shared.repository.in_turn() => std::thread::scope(|scope| {
+                scope.spawn(|| shared.store_pack(trees));
+                shared.store_pack(data);
+            }),
+            jobs => jobs.into_iter().flatten().for_each(|job| shared.store_pack(job)),
+        }
+        shared.afloat.wait();
+        shared.check()?;
+        let packs = std::mem::take(&mut *shared.unindexed.lock()).packs;
+        shared.store_index(&packs)?;
+        shared.verify_reused()
+    }
+
+    /// Whether the store refused something: the writer cannot go on then.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Acquire)
+    }
+
+    /// How long a chunk may be, in bytes.
+    pub(crate) fn longest_chunk(&self) -> usize {
+        self.shared.options.longest_chunk.clamp(ChunkerParams::MIN, ChunkerParams::MAX)
     }
 
     /// Hands a chunk to the writer's threads; blocks while all of them are busy.
@@ -547,6 +635,7 @@ impl Writer {
         let shared = &self.shared;
         shared.check()?;
         let length = envelope_len(data)?;
+        let saving = shared.saving.read();
         if shared.knows_stored(kind, &id) || shared.shard(&id).lock().insert((kind, id), length).is_some() {
             return Ok(());
         }
@@ -584,8 +673,9 @@ impl Writer {
                 return Ok(None);
             }
             let spare = shared.spare.1.try_recv().unwrap_or_default();
-            Ok(Some(open.close(kind, spare)))
+            Ok(Some(open.close(kind, spare, shared.afloat.launch())))
         })?;
+        drop(saving);
         match job {
             Some(job) => self.upload(job),
             None => Ok(()),
@@ -624,8 +714,9 @@ impl Drop for Writer {
 }
 
 impl OpenPack {
-    fn close(&mut self, kind: BlobKind, replacement: Vec<u8>) -> PackJob {
-        PackJob { kind, bytes: std::mem::replace(&mut self.bytes, replacement), blobs: std::mem::take(&mut self.blobs) }
+    fn close(&mut self, kind: BlobKind, replacement: Vec<u8>, ticket: Ticket) -> PackJob {
+        let bytes = std::mem::replace(&mut self.bytes, replacement);
+        PackJob { kind, bytes, blobs: std::mem::take(&mut self.blobs), ticket }
     }
 }
 
@@ -660,7 +751,7 @@ impl Shared {
     }
 
     fn store_pack(&self, job: PackJob) {
-        let PackJob { kind, mut bytes, blobs } = job;
+        let PackJob { kind, mut bytes, blobs, ticket: _ticket } = job;
         debug_assert!(blobs.iter().all(|blob| blob.kind == kind), "tree and data blobs never share a pack");
         if self.failed.load(Ordering::Acquire) {
             return;
@@ -711,8 +802,21 @@ impl Shared {
         if missing.is_empty() {
             return Ok(());
         }
-        for (id, _) in self.repository.store().list(ObjectKind::Pack)? {
-            missing.remove(&id);
+        let store = self.repository.store();
+        if missing.len() <= FEW_PACKS {
+            let mut gone = Ok(());
+            missing.retain(|pack| match store.size(ObjectKind::Pack, pack) {
+                Ok(size) => size.is_none(),
+                Err(error) => {
+                    gone = Err(error);
+                    true
+                }
+            });
+            gone?;
+        } else {
+            for (id, _) in store.list(ObjectKind::Pack)? {
+                missing.remove(&id);
+            }
         }
         match missing.into_iter().next() {
             None => Ok(()),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Fourteen digits, which need not be a date (reference 1, fact 6).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Timestamp(String);
 
 impl Timestamp {

@@ -69,6 +69,7 @@ pub enum Command {
     DeleteBackup { config: PathBuf, timestamp: Timestamp },
     ListDirectory { config: PathBuf, path: Option<PathBuf> },
     DeleteDirectory { config: PathBuf, path: PathBuf },
+    Agent { folder: PathBuf, name: String, idle: u64, log: Option<PathBuf> },
 }
 
 impl Command {
@@ -106,6 +107,14 @@ impl Command {
                 Ok(Self::ListDirectory { config: rest.path(0), path: rest.words.get(1).map(PathBuf::from) })
             }
             "delete_directory" => rest.two("PATH").map(|(config, path)| Self::DeleteDirectory { config, path }),
+            // What another command of ours starts.
+            "agent" => {
+                rest.between(3, 4, "FOLDER NAME SECONDS [LOG]")?;
+                let idle = rest.words[2].to_str().and_then(|text| text.parse().ok());
+                let idle = idle.ok_or_else(|| Failure::new("agent: the time is a number of seconds"))?;
+                let name = rest.words[1].to_string_lossy().into_owned();
+                Ok(Self::Agent { folder: rest.path(0), name, idle, log: rest.words.get(3).map(PathBuf::from) })
+            }
             "" => Err(Failure::new("which command? Try \"backstay_gpbackup_plugin help\"")),
             word => match Hook::of(word) {
                 Some(hook) => {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use backstay_gpbackup_contract::ConfigFile;
+use serde::{Deserialize, Serialize};
 
 use crate::{Failure, log};
 
@@ -18,7 +19,7 @@ const FOREIGN: &[&str] = &[
 ];
 
 /// How much is compressed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)] // the names are those of the option's values
 pub enum Compression {
     #[default]
@@ -28,7 +29,7 @@ pub enum Compression {
 }
 
 /// Where the password stands; at most one of these is given.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Password {
     /// In the configuration itself.
     Value(String),
@@ -47,7 +48,7 @@ impl std::fmt::Debug for Password {
 }
 
 /// The options, checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// The repository's address. It can hold a password: it is not for messages.
     pub repository: String,
@@ -69,11 +70,29 @@ pub struct Config {
     pub cache: Cache,
     /// Options of one kind of store, as `-o` gives them to `backstay`.
     pub store_options: Vec<String>,
+    /// Whether an agent does the work.
+    pub agent: Agent,
+    /// Seconds after which an agent ends that nobody needs.
+    pub agent_idle: u64,
+    /// The folder for logs; none: `gpAdminLogs` in the account's home.
+    pub log: Option<PathBuf>,
     unknown: Vec<String>,
 }
 
+/// Whether an agent does the work, and where its socket lies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Agent {
+    /// In the usual folder.
+    #[default]
+    On,
+    /// Every command does its own work.
+    Off,
+    /// In this folder.
+    Folder(PathBuf),
+}
+
 /// Where local copies of the index are kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cache {
     /// In the user's cache folder.
     #[default]
@@ -99,6 +118,10 @@ impl Config {
         given.retain(|_, value| !value.is_empty());
         let mut take = |name: &str| given.remove(name);
         let repository = take("repository").ok_or("the option repository is required")?;
+        // Commands run in whatever folder their callers are in.
+        if !repository.starts_with('/') && !repository.contains(':') {
+            return Err("the option repository is an absolute path or an address such as s3:HOST/BUCKET".to_owned());
+        }
         let config = Self {
             repository,
             password: password([
@@ -125,6 +148,19 @@ impl Config {
                 Some(_) => return Err("the option cache is on, off or the absolute path of a folder".to_owned()),
             },
             store_options: words(take("store_options")),
+            agent: match take("agent").as_deref() {
+                None | Some("on") => Agent::On,
+                Some("off") => Agent::Off,
+                Some(path) if path.starts_with('/') => Agent::Folder(path.into()),
+                Some(_) => return Err("the option agent is on, off or the absolute path of a folder".to_owned()),
+            },
+            agent_idle: number("agent_idle", take("agent_idle"))?.unwrap_or(300),
+            log: match take("log") {
+                Some(path) if !path.starts_with('/') => {
+                    return Err("the option log is the absolute path of a folder".to_owned());
+                }
+                log => log.map(PathBuf::from),
+            },
             unknown: given.into_keys().filter(|name| !FOREIGN.contains(&name.as_str())).collect(),
         };
         if config.tags.iter().any(|tag| tag.starts_with("gpbackup:")) {
@@ -224,12 +260,16 @@ mod tests {
             let reason = parse(text).unwrap_err();
             assert!(reason.contains(part) && !reason.contains("secret") && !reason.contains('\n'), "{text}: {reason}");
         }
+        assert!(parse("executablepath: /x\noptions:\n  repository: backup\n").unwrap_err().contains("absolute"));
         for (lines, part) in [
             ("compression: best", "compression"),
             ("limit_upload: 0", "limit_upload"),
             ("limit_download: -1", "limit_download"),
             ("connections: many", "connections"),
             ("cache: here", "cache"),
+            ("agent: here", "agent"),
+            ("agent_idle: 0", "agent_idle"),
+            ("log: here", "log"),
             ("tags: gpbackup:20240101000000", "tags"),
             ("password: a\npassword_file: b", "password_file"),
         ] {

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 pub use backstay_gpbackup_contract::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::Failure;
 
@@ -20,7 +21,7 @@ pub fn tag(timestamp: &Timestamp) -> String {
 }
 
 /// One object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     /// Which backup it belongs to.
     pub timestamp: Timestamp,

@@ -4,20 +4,25 @@
 //!
 //! * [`arguments`] reads the command line, [`config`] the configuration file, [`key`] the names of objects; [`log`] is where
 //!   administrators look.
-//! * [`place`] opens the repository that the configuration names; [`objects`] stores in it, finds and deletes.
+//! * [`place`] opens the repository that the configuration names; `session` stores in it, [`objects`] finds and deletes.
+//! * [`agent`] is the process that holds a repository open; `work` hands a command's work over to it, or does it here.
 //!
 //! Every storing command makes a snapshot of its own before it ends with status 0, so nothing depends on what is called
 //! before or after it. Cleanup folds the snapshots of one host and timestamp into one, if it is called at all.
 
+pub mod agent;
 pub mod arguments;
 pub mod config;
 pub mod key;
 pub mod log;
 pub mod objects;
 pub mod place;
+mod session;
+mod work;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use backstay_core::told::one_line;
@@ -71,7 +76,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Version => print(&format!("{NAME} version {}", env!("CARGO_PKG_VERSION"))),
         Command::Help => print(arguments::USAGE.trim_end()),
         Command::Hook { hook, config, directory, scope } => {
-            let config = Config::read(&config)?;
+            let config = read(&config)?;
             log::info(&format!("{} {} {}", hook.name(), directory.display(), scope.as_deref().unwrap_or_default()));
             config.tell_unknown();
             match hook {
@@ -88,36 +93,21 @@ fn run(command: Command) -> Result<(), Failure> {
                 Hook::CleanupRestore => Ok(()),
             }
         }
-        Command::BackupFile { config, path } => {
-            let key = Key::of(&path)?;
-            let file = std::fs::File::open(&path)
-                .map_err(|error| Failure::new(format!("cannot open {}: {error}", path.display())))?;
-            if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-                return Err(Failure::new(format!("{} is no file", path.display())));
-            }
-            Objects::to_write(Config::read(&config)?)?.store(&key, file.into())
-        }
-        Command::BackupData { config, key } => {
-            let key = Key::of(&key)?;
-            let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)
-                .map_err(|error| Failure::new(format!("standard input: {error}")))?;
-            Objects::to_write(Config::read(&config)?)?.store(&key, input)
-        }
-        Command::RestoreFile { config, path } => {
-            let key = Key::of(&path)?;
-            Objects::to_read(Config::read(&config)?)?.restore_file(&key, &path)
-        }
-        Command::RestoreData { config, key } => {
-            let key = Key::of(&key)?;
-            Objects::to_read(Config::read(&config)?)?.restore_data(&key)
-        }
+        Command::BackupFile { config, path } => work::backup_file(&read(&config)?, &path),
+        Command::BackupData { config, key } => work::backup_data(&read(&config)?, &Key::of(&key)?),
+        Command::RestoreFile { config, path } => work::restore_file(&read(&config)?, &path),
+        Command::RestoreData { config, key } => work::restore_data(&read(&config)?, &Key::of(&key)?, None),
         Command::RestoreSubset { config, key, offsets } => {
             let (key, ranges) = (Key::of(&key)?, objects::ranges(&offsets)?);
-            Objects::to_read(Config::read(&config)?)?.restore_ranges(&key, &ranges)
+            work::restore_data(&read(&config)?, &key, Some(&ranges))
         }
-        Command::DeleteBackup { config, timestamp } => Objects::to_write(Config::read(&config)?)?.delete(&timestamp),
+        Command::Agent { folder, name, idle, log } => {
+            log.into_iter().for_each(log::into);
+            agent::run_started(folder, name, idle)
+        }
+        Command::DeleteBackup { config, timestamp } => Objects::to_write(read(&config)?)?.delete(&timestamp),
         Command::ListDirectory { config, path } => {
-            let lines = Objects::to_read(Config::read(&config)?)?.list(path.as_deref())?;
+            let lines = Objects::to_read(read(&config)?)?.list(path.as_deref())?;
             lines.iter().try_for_each(|line| print(line))
         }
         Command::DeleteDirectory { config, path } => {
@@ -127,9 +117,15 @@ fn run(command: Command) -> Result<(), Failure> {
                     path.display()
                 ))
             })?;
-            Objects::to_write(Config::read(&config)?)?.delete(&timestamp)
+            Objects::to_write(read(&config)?)?.delete(&timestamp)
         }
     }
+}
+
+fn read(path: &Path) -> Result<Config, Failure> {
+    let config = Config::read(path)?;
+    config.log.iter().cloned().for_each(log::into);
+    Ok(config)
 }
 
 fn print(line: &str) -> Result<(), Failure> {

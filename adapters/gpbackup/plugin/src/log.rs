@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use backstay_repository::lock::{host_name, user_name};
+use parking_lot::Mutex;
 
 /// Adds a line about what is done.
 pub fn info(text: &str) {
@@ -23,7 +24,20 @@ pub fn error(text: &str) {
     write("ERROR", text);
 }
 
+/// The folder that a configuration names.
+static CHOSEN: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// Writes into this folder from now on.
+pub(crate) fn into(folder: PathBuf) {
+    *CHOSEN.lock() = Some(folder);
+}
+
 fn folder() -> Option<PathBuf> {
+    let chosen = CHOSEN.lock().clone();
+    chosen.or_else(usual_folder)
+}
+
+fn usual_folder() -> Option<PathBuf> {
     std::env::var_os("HOME").filter(|home| !home.is_empty()).map(|home| PathBuf::from(home).join("gpAdminLogs"))
 }
 

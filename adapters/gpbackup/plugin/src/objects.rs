@@ -6,18 +6,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backstay_core::{FileKind, Id, MessageLevel, ObjectKind, Outcome, Source, Verdict};
-use backstay_engine::backup::{BackupOptions, ParentChoice, backup, now};
-use backstay_engine::job::JobControl;
+use backstay_core::{FileKind, Id, ObjectKind};
 use backstay_engine::ledgers::EngineLedgers;
-use backstay_engine::stream_source::StreamSource;
-use backstay_engine::tree::{Change, Observer, TreeOptions};
 use backstay_repository::error::Error;
-use backstay_repository::lock::{host_name, user_name};
 use backstay_repository::maintenance::MaintenanceProgress;
 use backstay_repository::maintenance::merge::{MergeOptions, merge};
 use backstay_repository::open_file::OpenFile;
@@ -26,11 +21,12 @@ use backstay_repository::repository::Repository;
 use backstay_repository::snapshot::Snapshot;
 use backstay_repository::tree::Node;
 use backstay_repository::walk::walk;
-use backstay_repository::writer::{Compression, WriteOptions};
+use rustix::event::PollFlags;
 
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::key::{Key, Timestamp, tag};
 use crate::place::{Alone, Place, told};
+use crate::session::{Line, Session};
 use crate::{Failure, log};
 
 /// An open repository with objects in it.
@@ -41,16 +37,6 @@ pub struct Objects {
 
 /// A range of an object, in bytes; the end is not part of it.
 pub type Range = (u64, u64);
-
-struct Nobody;
-
-impl Observer for Nobody {
-    fn entry(&self, _: &[u8], _: &Outcome, _: FileKind, _: u64, _: Change) {}
-
-    fn bytes(&self, _: u64) {}
-
-    fn current(&self, _: &[u8]) {}
-}
 
 struct Silent;
 
@@ -77,47 +63,18 @@ impl Objects {
         Ok(Self { config: place.config, repository })
     }
 
-    fn host(&self) -> String {
-        self.config.host.clone().unwrap_or_else(host_name)
+    pub(crate) fn of(config: Config, repository: Arc<Repository>) -> Self {
+        Self { config, repository }
     }
 
     /// Stores what comes from a descriptor until its end. It is durable when this returns.
     ///
     /// # Errors
     /// It could not be read or stored; then nothing of it can be seen.
-    pub fn store(&self, key: &Key, input: OwnedFd) -> Result<(), Failure> {
-        let options = BackupOptions {
-            paths: Vec::new(),
-            tree: TreeOptions::default(),
-            host: self.host(),
-            username: user_name(),
-            tags: [vec![tag(&key.timestamp)], self.config.tags.clone()].concat(),
-            time: now(),
-            parent: ParentChoice::None,
-            skip_if_unchanged: false,
-            dry_run: false,
-            save_partial: false,
-            retry_lock: None,
-            write: WriteOptions { compression: compression(self.config.compression), ..WriteOptions::default() },
-        };
-        let source = StreamSource::from_descriptor(&key.path(), input, options.time);
-        let handler = Box::new(|level: MessageLevel, source: &str, text: &str| {
-            if level >= MessageLevel::Warning {
-                log::warning(&format!("{source}: {text}"));
-            }
-        });
-        let job = JobControl::new(0, handler, Box::new(|| false));
-        let mut sources: [Box<dyn Source>; 1] = [Box::new(source)];
-        let report = backup(&self.repository, &options, &mut sources, &job, &Nobody).map_err(|error| told(&error))?;
-        match (report.verdict, report.snapshot) {
-            (Verdict::Complete, Some(id)) => {
-                let size = report.summary.total_bytes_processed;
-                log::info(&format!("stored {} ({size} bytes) in snapshot {}", key.path(), id.short()));
-                Ok(())
-            }
-            (Verdict::Partial(reason), _) => Err(Failure::new(format!("{} was not stored: {reason}", key.path()))),
-            _ => Err(Failure::new(format!("{} was not stored", key.path()))),
-        }
+    pub(crate) fn store(&self, key: &Key, input: BorrowedFd<'_>) -> Result<(), Failure> {
+        let session = Session::begin(&self.config, &self.repository)?;
+        let object = session.receive(key, input, Line::Own).inspect_err(|_| session.keep())?;
+        session.commit(&[(&object, Line::Own)]).map(drop)
     }
 
     /// The snapshots of a backup, the newest first.
@@ -132,7 +89,11 @@ impl Objects {
         Ok(Arc::new(Reader::new(Arc::clone(&self.repository), Arc::new(index))))
     }
 
-    fn find(&self, key: &Key) -> Result<OpenFile, Failure> {
+    /// Finds an object.
+    ///
+    /// # Errors
+    /// There is none; the store's.
+    pub(crate) fn find(&self, key: &Key) -> Result<Object, Failure> {
         let path = format!("/{}", key.path());
         // A snapshot of one object says which; a folded one holds many.
         let holds = |snapshot: &Snapshot| snapshot.paths.is_empty() || snapshot.paths.contains(&path);
@@ -142,7 +103,8 @@ impl Objects {
             let reader = self.reader()?;
             for (_, snapshot) in snapshots.iter().filter(|(_, snapshot)| holds(snapshot)) {
                 if let Some(node) = node_at(&reader, snapshot, &path)? {
-                    return OpenFile::new(reader, &node).map_err(|error| told(&error));
+                    let file = OpenFile::new(reader, &node).map_err(|error| told(&error))?;
+                    return Ok(Object { path: key.path(), file });
                 }
             }
             // Between the list and the reading a cleanup may have put one snapshot in the place of several.
@@ -151,65 +113,6 @@ impl Objects {
                 return Err(Failure::new(format!("there is no object {}", key.path())));
             }
         }
-    }
-
-    /// Writes an object to standard output.
-    ///
-    /// # Errors
-    /// There is none: nothing is written. It is damaged: what was written until then is right, and ends short.
-    pub fn restore_data(&self, key: &Key) -> Result<(), Failure> {
-        let file = self.find(key)?;
-        let mut out = Output::new()?;
-        let copied = file.copy_to(&mut out);
-        out.settle(copied.map(drop))
-    }
-
-    /// Writes ranges of an object to standard output, one behind the other.
-    ///
-    /// # Errors
-    /// As [`Objects::restore_data`]; a range that is not within the object.
-    pub fn restore_ranges(&self, key: &Key, ranges: &[Range]) -> Result<(), Failure> {
-        const PIECE: u64 = 1 << 20;
-        let file = self.find(key)?;
-        if let Some((start, end)) = ranges.iter().find(|(_, end)| *end > file.size()) {
-            return Err(Failure::new(format!(
-                "the range {start} to {end} ends behind {} with its {} bytes",
-                key.path(),
-                file.size()
-            )));
-        }
-        let mut out = Output::new()?;
-        let mut buffer = Vec::new();
-        let copied = ranges.iter().try_for_each(|(start, end)| {
-            let mut offset = *start;
-            while offset < *end {
-                buffer.resize((end - offset).min(PIECE) as usize, 0);
-                let read = file.read_at(offset, &mut buffer)?;
-                out.write_all(&buffer[..read]).map_err(|error| Error::Other(error.to_string()))?;
-                offset += buffer.len() as u64;
-            }
-            Ok(())
-        });
-        out.settle(copied)
-    }
-
-    /// Writes an object to a local file, which is made, or written over.
-    ///
-    /// # Errors
-    /// There is no such object: the file stays as it is. It could not be written whole: the file is gone.
-    pub fn restore_file(&self, key: &Key, path: &Path) -> Result<(), Failure> {
-        let object = self.find(key)?;
-        let wrong = |error: &dyn std::fmt::Display| Failure::new(format!("cannot write {}: {error}", path.display()));
-        let mut file = File::create(path).map_err(|error| wrong(&error))?;
-        let written = object
-            .copy_to(&mut file)
-            .map_err(|error| wrong(&error))
-            .and_then(|_| file.sync_all().map_err(|error| wrong(&error)));
-        if written.is_err() {
-            // Half a file must not look like the whole one.
-            let _ = std::fs::remove_file(path);
-        }
-        written
     }
 
     /// Forgets all objects of a backup; that there are none is fine. The room comes back with `backstay prune`.
@@ -258,14 +161,6 @@ impl Objects {
     }
 }
 
-fn compression(chosen: config::Compression) -> Compression {
-    match chosen {
-        config::Compression::Auto => Compression::default(),
-        config::Compression::Off => Compression::Off,
-        config::Compression::Max => Compression::Level(19),
-    }
-}
-
 /// Whether it is a snapshot of a backup: of this one, or of any.
 fn is_ours(snapshot: &Snapshot, only: Option<&Timestamp>) -> bool {
     let tag = only.map(tag);
@@ -302,35 +197,87 @@ fn parse_ranges(text: &str) -> Option<Vec<Range>> {
     right.then_some(ranges)
 }
 
-/// Standard output, past the library's buffer, that remembers whether its reader went.
-struct Output {
-    file: File,
-    failed: Option<io::Error>,
+/// An object that was found.
+pub(crate) struct Object {
+    path: String,
+    file: OpenFile,
 }
 
-impl Output {
-    fn new() -> Result<Self, Failure> {
-        let copy = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3);
-        let copy = copy.map_err(|error| Failure::new(format!("standard output: {error}")))?;
-        Ok(Self { file: copy.into(), failed: None })
+impl Object {
+    /// Makes sure that ranges are within it.
+    ///
+    /// # Errors
+    /// One is not.
+    pub(crate) fn check(&self, ranges: &[Range]) -> Result<(), Failure> {
+        match ranges.iter().find(|(_, end)| *end > self.file.size()) {
+            Some((start, end)) => Err(Failure::new(format!(
+                "the range {start} to {end} ends behind {} with its {} bytes",
+                self.path,
+                self.file.size()
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes it, or ranges of it one behind the other.
+    ///
+    /// # Errors
+    /// It is damaged: what was written until then is right, and ends short.
+    pub(crate) fn write(&self, ranges: Option<&[Range]>, mut out: Output<'_>) -> Result<(), Failure> {
+        let written = match ranges {
+            None => self.file.copy_to(&mut out).map(drop),
+            Some(ranges) => ranges.iter().try_for_each(|range| self.write_range(*range, &mut out)),
+        };
+        out.settle(written)
+    }
+
+    fn write_range(&self, (start, end): Range, out: &mut Output<'_>) -> Result<(), Error> {
+        const PIECE: u64 = 1 << 20;
+        let mut buffer = Vec::new();
+        let mut offset = start;
+        while offset < end {
+            buffer.resize((end - offset).min(PIECE) as usize, 0);
+            let read = self.file.read_at(offset, &mut buffer)?;
+            out.write_all(&buffer[..read]).map_err(|error| Error::Other(error.to_string()))?;
+            offset += buffer.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Standard output, past the library's buffer, or what stands for it; remembers whether its reader went.
+pub(crate) struct Output<'a> {
+    file: File,
+    line: Line<'a>,
+    failed: Option<Failure>,
+}
+
+impl<'a> Output<'a> {
+    pub(crate) fn new(file: File, line: Line<'a>) -> Self {
+        Self { file, line, failed: None }
     }
 
     /// What became of the copy: a reader that has enough is no error to tell.
     fn settle(self, copied: Result<(), Error>) -> Result<(), Failure> {
-        match (self.failed, copied) {
-            (Some(error), _) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::ReaderGone),
-            (Some(error), _) => Err(Failure::new(format!("cannot write to standard output: {error}"))),
-            (None, copied) => copied.map_err(|error| told(&error)),
+        match self.failed {
+            Some(failure) => Err(failure),
+            None => copied.map_err(|error| told(&error)),
         }
     }
 }
 
-impl Write for Output {
+impl Write for Output<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes).inspect_err(|error| {
-            if error.kind() != io::ErrorKind::Interrupted {
-                self.failed = Some(io::Error::from(error.kind()));
-            }
+        // Whoever has gone is noticed between two pieces.
+        let piece = &bytes[..bytes.len().min(64 << 10)];
+        if let Err(failure) = self.line.wait(self.file.as_fd(), PollFlags::OUT) {
+            self.failed = Some(failure);
+            return Err(io::Error::other("whoever asked for it has gone"));
+        }
+        self.file.write(piece).inspect_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => {}
+            io::ErrorKind::BrokenPipe => self.failed = Some(Failure::ReaderGone),
+            _ => self.failed = Some(Failure::new(format!("cannot write what was asked for: {error}"))),
         })
     }
 
@@ -351,7 +298,7 @@ pub fn fold(place: &Place, timestamp: &Timestamp) -> Result<(), Failure> {
     let _folding = Alone::begin(&timestamp.to_string())?;
     let repository = &objects.repository;
     let lock = repository.lock(false, None).map_err(|error| told(&error))?;
-    let host = objects.host();
+    let host = objects.config.host();
     let mut parts = objects.snapshots(timestamp)?;
     parts.retain(|(_, snapshot)| snapshot.hostname == host);
     if parts.len() < 2 {

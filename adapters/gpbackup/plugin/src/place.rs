@@ -11,7 +11,7 @@ use backstay_core::{Id, ObjectKind, Store};
 use backstay_engine::job::state_directory;
 use backstay_repository::IndexCache;
 use backstay_repository::error::Error;
-use backstay_repository::password;
+use backstay_repository::password as file;
 use backstay_repository::repository::{InitOptions, OpenOptions, Repository};
 use backstay_stores::StoreOptions;
 use rustix::fs::{FlockOperation, flock};
@@ -27,6 +27,7 @@ pub struct Place {
     /// What the configuration says.
     pub config: Config,
     store: Arc<dyn Store>,
+    password: Option<Vec<u8>>,
 }
 
 /// An error with its causes.
@@ -50,7 +51,13 @@ impl Place {
             ..StoreOptions::default()
         };
         let store = backstay_stores::open(&config.repository, &options).map_err(|error| told(&error))?;
-        Ok(Self { config, store })
+        Ok(Self { config, store, password: None })
+    }
+
+    /// With a password that is known already.
+    pub(crate) fn with_password(mut self, password: Vec<u8>) -> Self {
+        self.password = Some(password);
+        self
     }
 
     /// Makes the repository if there is none, and checks the password.
@@ -131,27 +138,35 @@ impl Place {
     }
 
     fn password(&self) -> Result<Vec<u8>, Failure> {
-        let password = match &self.config.password {
-            Some(Password::Value(text)) => text.clone().into_bytes(),
-            Some(Password::File(path)) => from_file(path)?,
-            Some(Password::Command(text)) => from_command(text)?,
-            Some(Password::Variable(name)) => variable(name)
-                .ok_or_else(|| Failure::new(format!("the variable {name} (option password_env) is not set")))?,
-            None => match (variable("BACKSTAY_PASSWORD"), variable("BACKSTAY_PASSWORD_FILE")) {
-                (Some(text), _) => text,
-                (None, Some(path)) => from_file(&PathBuf::from(String::from_utf8_lossy(&path).into_owned()))?,
-                (None, None) => {
-                    return Err(Failure::new(
-                        "no password: give one of the options password_file, password_command, password_env, password",
-                    ));
-                }
-            },
-        };
-        if password.is_empty() {
-            return Err(Failure::new("the password is empty"));
-        }
-        Ok(password)
+        self.password.clone().map_or_else(|| password(&self.config), Ok)
     }
+}
+
+/// The password that a configuration means.
+///
+/// # Errors
+/// It names none, or one that cannot be had.
+pub(crate) fn password(config: &Config) -> Result<Vec<u8>, Failure> {
+    let password = match &config.password {
+        Some(Password::Value(text)) => text.clone().into_bytes(),
+        Some(Password::File(path)) => from_file(path)?,
+        Some(Password::Command(text)) => from_command(text)?,
+        Some(Password::Variable(name)) => variable(name)
+            .ok_or_else(|| Failure::new(format!("the variable {name} (option password_env) is not set")))?,
+        None => match (variable("BACKSTAY_PASSWORD"), variable("BACKSTAY_PASSWORD_FILE")) {
+            (Some(text), _) => text,
+            (None, Some(path)) => from_file(&PathBuf::from(String::from_utf8_lossy(&path).into_owned()))?,
+            (None, None) => {
+                return Err(Failure::new(
+                    "no password: give one of the options password_file, password_command, password_env, password",
+                ));
+            }
+        },
+    };
+    if password.is_empty() {
+        return Err(Failure::new("the password is empty"));
+    }
+    Ok(password)
 }
 
 /// The right to do something that one process of a host does at a time.
@@ -176,7 +191,7 @@ fn variable(name: &str) -> Option<Vec<u8>> {
 }
 
 fn from_file(path: &Path) -> Result<Vec<u8>, Failure> {
-    password::from_file(path).map_err(Failure::new)
+    file::from_file(path).map_err(Failure::new)
 }
 
 /// Runs a command without a shell. Its text can hold a secret and is not repeated.
@@ -193,5 +208,5 @@ fn from_command(text: &str) -> Result<Vec<u8>, Failure> {
     if !output.status.success() {
         return Err(wrong(format!("{program} ended with {}", output.status)));
     }
-    Ok(password::trimmed(&output.stdout))
+    Ok(file::trimmed(&output.stdout))
 }

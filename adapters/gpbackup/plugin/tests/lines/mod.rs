@@ -1,6 +1,6 @@
 //! The conformance checklist of gpbackup's storage plugins (reference 15), line by line, by the executable as gpbackup calls
-//! it. Lines that need several segments or kinds of data have several of each.
-#![allow(clippy::unwrap_used)]
+//! it. Lines that need several segments or kinds of data have several of each. Whether an agent does the work, the program
+//! that these tests are part of says.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use backstay_gpbackup_plugin::agent;
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::AGENT;
 
 const T: &str = "20240131120000";
 const U: &str = "20240131120001";
@@ -48,10 +51,11 @@ impl Host {
     /// A configuration with the needed options and these lines.
     fn configure(&self, name: &str, lines: &str) -> String {
         let text = format!(
-            "executablepath: {}\noptions:\n  repository: {}\n  password_file: {}\n{lines}",
+            "executablepath: {}\noptions:\n  repository: {}\n  password_file: {}\n  agent: {}\n{lines}",
             env!("CARGO_BIN_EXE_backstay_gpbackup_plugin"),
             self.text("repository"),
-            self.text("password")
+            self.text("password"),
+            if AGENT { self.text("agents") } else { "off".to_owned() },
         );
         self.write(name, text).to_str().unwrap().to_owned()
     }
@@ -142,15 +146,34 @@ impl Host {
         self.hook(&hook, &[&self.directory("0", timestamp), "segment", "\"0\""]);
     }
 
+    /// Ends the agents; whether there was one.
+    fn stop_agents(&self) -> bool {
+        let folder = self.path("agents");
+        let was = agent::stop_all(&folder).unwrap().len();
+        while !agent::all(&folder).unwrap().is_empty() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        was > 0
+    }
+
     /// Another program's judgement of the repository.
     fn check(&self) {
         let restic = std::env::var_os("BACKSTAY_TEST_RESTIC").unwrap_or("restic".into());
         let output = Command::new(restic)
-            .args(["-r", &self.text("repository"), "--no-cache", "check", "--read-data"])
+            .args(["-r", &self.text("repository"), "--no-cache", "--no-lock", "check", "--read-data"])
             .env("RESTIC_PASSWORD", PASSWORD)
             .output()
             .unwrap();
         assert!(output.status.success(), "{output:?}");
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if self.path("agents").exists() {
+            // A test that failed says so itself.
+            let _ = agent::stop_all(&self.path("agents"));
+        }
     }
 }
 
@@ -564,7 +587,13 @@ fn item_35_readers_that_have_enough() {
         let output = child.wait_with_output().unwrap();
         assert!(!output.status.success() && output.stderr.is_empty(), "{output:?}");
     }
-    assert_eq!(std::fs::read_dir(host.path("repository/locks")).unwrap().count(), 0);
+    assert_eq!(host.stop_agents(), AGENT);
+    let locks = || std::fs::read_dir(host.path("repository/locks")).unwrap().count();
+    // What an agent holds goes with it.
+    while AGENT && locks() > 0 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(locks(), 0);
 }
 
 #[test]
