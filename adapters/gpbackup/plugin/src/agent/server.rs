@@ -35,6 +35,8 @@ const COMPANY: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_millis(500);
 /// How long whoever connects may take to say what he wants, and to pass the descriptor.
 const MANNERS: Duration = Duration::from_secs(30);
+/// A store that works on no more calls than this at once is no far one.
+const LOCAL_CALLS: usize = 4;
 /// So long nobody asks a far store again whether the repository is still the one that was opened.
 const TRUST: Duration = Duration::from_secs(1);
 /// An agent that could not open its repository ends after this time: the next may have better luck.
@@ -149,7 +151,7 @@ struct Open {
 
 impl Open {
     fn is_there(&mut self) -> Result<bool, Failure> {
-        let far = self.repository.store().calls_at_once() > 1;
+        let far = self.repository.store().calls_at_once() > LOCAL_CALLS;
         if far && self.seen.elapsed() < TRUST {
             return Ok(true);
         }
@@ -194,7 +196,6 @@ struct Running(Arc<Agent>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        *self.0.used.lock() = Instant::now();
         self.0.running.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -260,6 +261,10 @@ impl Agent {
                 self.fetch(&opening, &key, ranges.as_deref(), &mut peer).into()
             }
         };
+        // Who only asks how it goes does not keep it.
+        if !matches!(answer, Answer::Status(_)) {
+            *self.used.lock() = Instant::now();
+        }
         // A command that has gone needs no answer.
         let _ = say(&mut sender, &answer);
     }
