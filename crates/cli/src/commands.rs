@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod agent;
 pub mod backup;
 pub mod cat;
 pub mod check;
@@ -62,6 +63,8 @@ pub enum Command {
     Nbdkit(nbdkit::NbdkitArgs),
     /// Try out plugins that others made or that are being written
     Plugin(plugin::PluginArgs),
+    /// Hold a repository open for backstay_gpbackup_plugin
+    Agent(agent::AgentArgs),
     /// Count files and bytes
     Stats(stats::StatsArgs),
     /// Verify the repository
@@ -112,6 +115,7 @@ impl Command {
             Self::Mount(args) => args.run(session),
             Self::Nbdkit(args) => args.run(session),
             Self::Plugin(args) => args.run(session),
+            Self::Agent(args) => args.run(session),
             Self::Stats(args) => args.run(session),
             Self::Check(args) => args.run(session),
             Self::Key(args) => args.run(session),

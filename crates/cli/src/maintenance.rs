@@ -5,6 +5,7 @@ use std::sync::Arc;
 use backstay_repository::error::Error;
 use backstay_repository::maintenance::rewrite::ChangeReport;
 use backstay_repository::maintenance::{MaintenanceProgress, interrupted};
+use backstay_repository::repository::Repository;
 
 use crate::failure::Failure;
 use crate::format::count;
@@ -61,6 +62,25 @@ impl MaintenanceProgress for Watcher {
     fn go_on(&self) -> Result<(), Error> {
         if self.cancelled() { Err(interrupted()) } else { signals::check_locks() }
     }
+}
+
+/// How long after its last object a gpbackup backup counts as one whose cleanup never comes.
+const CLEANUP_OVERDUE: i64 = 3600;
+
+/// Makes one snapshot of those that commands of gpbackup's plugin left where no cleanup came.
+///
+/// # Errors
+/// The repository's or the store's.
+pub(crate) fn fold_gpbackup(session: &Session, repository: &Arc<Repository>) -> Result<(), Failure> {
+    let mut before = backstay_engine::backup::now();
+    before.seconds -= CLEANUP_OVERDUE;
+    for one in backstay_gpbackup_plugin::objects::fold_left(repository, before)? {
+        session.output.note(&format!(
+            "gpbackup backup {} of host {}: made one snapshot of {}",
+            one.timestamp, one.host, one.snapshots
+        ));
+    }
+    Ok(())
 }
 
 /// Tells which snapshots were made anew, and which could not be.

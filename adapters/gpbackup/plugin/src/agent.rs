@@ -22,10 +22,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Failure;
 use crate::config::Config;
 use crate::key::Key;
 use crate::objects::Range;
-use crate::Failure;
 
 use folder::Seat;
 pub use folder::usual_folder;

@@ -10,9 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backstay_core::{FileKind, Id, ObjectKind};
+use backstay_core::{FileKind, Id, ObjectKind, Time};
 use backstay_engine::ledgers::EngineLedgers;
 use backstay_repository::error::Error;
+use backstay_repository::lock::Lock;
 use backstay_repository::maintenance::MaintenanceProgress;
 use backstay_repository::maintenance::merge::{MergeOptions, merge};
 use backstay_repository::open_file::OpenFile;
@@ -290,32 +291,76 @@ impl Write for Output<'_> {
 ///
 /// # Errors
 /// The store's. A backup that was deleted, or never was, is nothing to fold.
-pub fn fold(place: &Place, timestamp: &Timestamp) -> Result<(), Failure> {
+pub(crate) fn fold(place: &Place, timestamp: &Timestamp) -> Result<(), Failure> {
     if !place.exists()? {
         return Ok(());
     }
     let objects = Objects { config: place.config.clone(), repository: place.open()? };
     let _folding = Alone::begin(&timestamp.to_string())?;
-    let repository = &objects.repository;
-    let lock = repository.lock(false, None).map_err(|error| told(&error))?;
+    let lock = objects.repository.lock(false, None).map_err(|error| told(&error))?;
     let host = objects.config.host();
     let mut parts = objects.snapshots(timestamp)?;
     parts.retain(|(_, snapshot)| snapshot.hostname == host);
+    let count = fold_parts(&objects.repository, parts, &lock).map_err(|error| told(&error))?;
+    if count > 1 {
+        log::info(&format!("made one snapshot of {count} of backup {timestamp}"));
+    }
+    Ok(())
+}
+
+/// Makes one snapshot of several, and returns how many there were; fewer than two stay as they are.
+fn fold_parts(repository: &Arc<Repository>, parts: Vec<(Id, Snapshot)>, lock: &Lock) -> Result<usize, Error> {
     if parts.len() < 2 {
-        return Ok(());
+        return Ok(parts.len());
     }
     let ids: Vec<Id> = parts.iter().map(|(id, _)| *id).collect();
-    let report =
-        merge(repository, parts, MergeOptions::default(), &EngineLedgers, &Silent).map_err(|error| told(&error))?;
-    lock.check().map_err(|error| told(&error))?;
+    let count = ids.len();
+    let report = merge(repository, parts, MergeOptions::default(), &EngineLedgers, &Silent)?;
+    lock.check()?;
     let store = repository.store();
     // Somebody on another host may have deleted the backup meanwhile: then it stays deleted.
-    let there = store.list(ObjectKind::Snapshot).map_err(|error| told(&Error::from(error)))?;
+    let there = store.list(ObjectKind::Snapshot)?;
     let deleted = !ids.iter().any(|id| there.iter().any(|(listed, _)| listed == id));
     let gone: Vec<Id> = if deleted { report.new.into_iter().collect() } else { ids };
-    store.delete_all(ObjectKind::Snapshot, &gone).map_err(|error| told(&Error::from(error)))?;
-    log::info(&format!("made one snapshot of {} of backup {timestamp}", gone.len()));
-    Ok(())
+    store.delete_all(ObjectKind::Snapshot, &gone)?;
+    Ok(count)
+}
+
+/// A backup of a host whose cleanup never came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folded {
+    /// The host.
+    pub host: String,
+    /// Which backup.
+    pub timestamp: String,
+    /// How many snapshots became one.
+    pub snapshots: usize,
+}
+
+/// Makes one snapshot for each host and backup whose cleanup never came, and of which nothing was stored after `before`.
+///
+/// # Errors
+/// The repository's or the store's. What was folded until then stays so.
+pub fn fold_left(repository: &Arc<Repository>, before: Time) -> Result<Vec<Folded>, Error> {
+    let found = repository.readable_snapshots()?;
+    let mut backups: BTreeMap<(String, Timestamp), Vec<(Id, Snapshot)>> = BTreeMap::new();
+    for (id, snapshot) in found.snapshots {
+        let timestamp = snapshot.tags.iter().find_map(|tag| Timestamp::parse(tag.strip_prefix("gpbackup:")?));
+        if let Some(timestamp) = timestamp.filter(|_| !snapshot.is_partial()) {
+            backups.entry((snapshot.hostname.clone(), timestamp)).or_default().push((id, snapshot));
+        }
+    }
+    backups.retain(|_, parts| parts.len() > 1 && parts.iter().all(|(_, snapshot)| snapshot.time.time() < before));
+    if backups.is_empty() {
+        return Ok(Vec::new());
+    }
+    let lock = repository.lock(false, None)?;
+    let mut folded = Vec::new();
+    for ((host, timestamp), parts) in backups {
+        let snapshots = fold_parts(repository, of_backup(parts, &timestamp), &lock)?;
+        folded.push(Folded { host, timestamp: timestamp.to_string(), snapshots });
+    }
+    Ok(folded)
 }
 
 #[cfg(test)]

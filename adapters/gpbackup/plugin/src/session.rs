@@ -47,7 +47,8 @@ impl Line<'_> {
     pub(crate) fn wait(self, descriptor: BorrowedFd<'_>, ready: PollFlags) -> Result<(), Failure> {
         let Self::Peer(peer) = self else { return Ok(()) };
         loop {
-            let mut both = [PollFd::from_borrowed_fd(descriptor, ready), PollFd::from_borrowed_fd(peer, PollFlags::RDHUP)];
+            let mut both =
+                [PollFd::from_borrowed_fd(descriptor, ready), PollFd::from_borrowed_fd(peer, PollFlags::RDHUP)];
             match poll(&mut both, None) {
                 Ok(_) if !both[1].revents().is_empty() => return Err(gone()),
                 Ok(_) => return Ok(()),

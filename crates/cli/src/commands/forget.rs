@@ -14,6 +14,7 @@ use crate::commands::prune::{PruneChoice, Watch, run_prune};
 use crate::commands::snapshots::time;
 use crate::failure::Failure;
 use crate::format::{self, count};
+use crate::maintenance::fold_gpbackup;
 use crate::progress::{Progress, Work};
 use crate::selection::split_tags;
 use crate::session::Session;
@@ -135,6 +136,10 @@ impl ForgetArgs {
             return Err(Failure::fatal("options about how room is given back need --prune beside them"));
         }
         let repository = session.open()?;
+        // Rules count backups, not what is left of their commands.
+        if !self.dry_run && self.ids.is_empty() {
+            fold_gpbackup(session, &repository)?;
+        }
         let lock = if session.global.no_lock {
             None
         } else {

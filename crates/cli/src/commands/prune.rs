@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::failure::Failure;
 use crate::format::{self, count};
+use crate::maintenance::fold_gpbackup;
 use crate::output::Output;
 use crate::progress::{Counters, Progress, Work};
 use crate::session::Session;
@@ -90,6 +91,9 @@ impl PruneArgs {
             (session.open()?, self.choice.options(session))
         };
         signals::be_patient();
+        if !self.dry_run {
+            fold_gpbackup(session, &repository)?;
+        }
         run_prune(session, &repository, &options)
     }
 }

@@ -4,6 +4,7 @@
 
 mod common;
 
+mod test_agent;
 mod test_backup;
 mod test_cache;
 mod test_cat;

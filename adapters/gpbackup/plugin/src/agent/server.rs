@@ -53,7 +53,8 @@ pub(super) fn serve(seat: &Seat, idle: Duration) -> Result<bool, Failure> {
     let stopping = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         // The second one ends it at once.
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stopping)).map_err(|error| wrong(&error))?;
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stopping))
+            .map_err(|error| wrong(&error))?;
         signal_hook::flag::register(signal, Arc::clone(&stopping)).map_err(|error| wrong(&error))?;
     }
     // One that was killed may have left either. The new socket takes the old one's name when it listens.
@@ -253,9 +254,9 @@ impl Agent {
                 self.stopping.store(true, Ordering::SeqCst);
                 Answer::Status(self.status())
             }
-            Ask::Store { opening, key, is_file } => {
-                self.store(&opening, &key, is_file, &mut Peer { sender: &mut sender, receiver: &mut receiver, line }).into()
-            }
+            Ask::Store { opening, key, is_file } => self
+                .store(&opening, &key, is_file, &mut Peer { sender: &mut sender, receiver: &mut receiver, line })
+                .into(),
             Ask::Fetch { opening, key, ranges } => {
                 let mut peer = Peer { sender: &mut sender, receiver: &mut receiver, line };
                 self.fetch(&opening, &key, ranges.as_deref(), &mut peer).into()
@@ -425,4 +426,3 @@ impl Peer<'_> {
         }
     }
 }
-
