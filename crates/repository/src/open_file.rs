@@ -105,7 +105,15 @@ impl OpenFile {
     /// # Errors
     /// A blob could not be read, or `out` failed.
     pub fn copy_to(&self, out: &mut dyn std::io::Write) -> Result<u64> {
-        let mut blobs = OrderedBlobs::new(&self.reader, COPY_AHEAD);
+        self.copy_ahead(out, COPY_AHEAD)
+    }
+
+    /// The same where many files are written at once: no more than `ahead` bytes wait in memory to be written.
+    ///
+    /// # Errors
+    /// As [`OpenFile::copy_to`].
+    pub fn copy_ahead(&self, out: &mut dyn std::io::Write, ahead: u64) -> Result<u64> {
+        let mut blobs = OrderedBlobs::new(&self.reader, ahead.min(COPY_AHEAD));
         for ids in self.content.chunks(COPY_BLOBS) {
             blobs.announce(BlobKind::Data, ids);
             // The last ones wait until more are announced: no thread shall stand still in between.

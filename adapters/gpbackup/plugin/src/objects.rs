@@ -220,13 +220,13 @@ impl Object {
         }
     }
 
-    /// Writes it, or ranges of it one behind the other.
+    /// Writes it, or ranges of it one behind the other; no more than `ahead` bytes wait in memory to be written.
     ///
     /// # Errors
     /// It is damaged: what was written until then is right, and ends short.
-    pub(crate) fn write(&self, ranges: Option<&[Range]>, mut out: Output<'_>) -> Result<(), Failure> {
+    pub(crate) fn write(&self, ranges: Option<&[Range]>, mut out: Output<'_>, ahead: u64) -> Result<(), Failure> {
         let written = match ranges {
-            None => self.file.copy_to(&mut out).map(drop),
+            None => self.file.copy_ahead(&mut out, ahead).map(drop),
             Some(ranges) => ranges.iter().try_for_each(|range| self.write_range(*range, &mut out)),
         };
         out.settle(written)

@@ -58,7 +58,7 @@ pub(crate) fn restore_data(config: &Config, key: &Key, ranges: Option<&[Range]>)
         Handed::Not => {
             let object = Objects::to_read(config.clone())?.find(key)?;
             ranges.map_or(Ok(()), |ranges| object.check(ranges))?;
-            object.write(ranges, Output::new(output()?.into(), Line::Own))
+            object.write(ranges, Output::new(output()?.into(), Line::Own), u64::MAX)
         }
         Handed::Lost => Err(Failure::new(format!("the agent died: {} was not written to its end", key.path()))),
     }
@@ -86,7 +86,7 @@ pub(crate) fn restore_file(config: &Config, path: &Path) -> Result<(), Failure> 
             }
             let object: Object = Objects::to_read(config.clone())?.find(&key)?;
             let output = make()?;
-            object.write(None, Output::new(output.into(), Line::Own))
+            object.write(None, Output::new(output.into(), Line::Own), u64::MAX)
         }
     };
     let Some(file) = made else { return written };

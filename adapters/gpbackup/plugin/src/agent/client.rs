@@ -178,6 +178,8 @@ fn start(seat: &Seat, config: &Config) -> std::io::Result<()> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("agent").arg(seat.folder()).arg(seat.name()).arg(config.agent_idle.to_string()).args(&config.log);
     command.env_clear().envs(folder::environment());
+    // Chunks come and go on dozens of threads: what is freed goes back to the system.
+    command.env("MALLOC_ARENA_MAX", "2").env("MALLOC_MMAP_THRESHOLD_", "262144");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // It leads a session of its own as soon as it runs, and is nobody's to wait for.
     command.spawn().map(drop)

@@ -39,6 +39,9 @@ const MANNERS: Duration = Duration::from_secs(30);
 const LOCAL_CALLS: usize = 4;
 /// So long nobody asks a far store again whether the repository is still the one that was opened.
 const TRUST: Duration = Duration::from_secs(1);
+/// Bytes that wait in memory to be written, for all who restore together, and the least for each.
+const READ_AHEAD: u64 = 64 << 20;
+const LEAST_AHEAD: u64 = 2 << 20;
 /// An agent that could not open its repository ends after this time: the next may have better luck.
 const IDLE_CLOSED: Duration = Duration::from_secs(1);
 
@@ -74,6 +77,7 @@ pub(super) fn serve(seat: &Seat, idle: Duration) -> Result<bool, Failure> {
         served: AtomicU64::new(0),
         commits: AtomicU64::new(0),
         files: AtomicU64::new(0),
+        fetches: AtomicU64::new(0),
         used: Mutex::new(Instant::now()),
     });
     let committing = Arc::clone(&agent);
@@ -173,6 +177,8 @@ struct Agent {
     commits: AtomicU64,
     /// Local files that are being read: they will be committed soon.
     files: AtomicU64,
+    /// Objects that are being written for those who restore.
+    fetches: AtomicU64,
     used: Mutex<Instant>,
 }
 
@@ -389,7 +395,9 @@ impl Agent {
         }
         let output = peer.descriptor()?;
         let line = peer.line.as_fd();
-        object.write(ranges, Output::new(File::from(output), Line::Peer(line)))
+        let _fetching = Counted::new(&self.fetches);
+        let share = READ_AHEAD / self.fetches.load(Ordering::SeqCst).max(1);
+        object.write(ranges, Output::new(File::from(output), Line::Peer(line)), share.max(LEAST_AHEAD))
     }
 }
 
