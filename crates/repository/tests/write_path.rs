@@ -168,6 +168,68 @@ fn blobs_saved_by_many_threads_at_once_are_all_there() {
 }
 
 #[test]
+fn after_a_checkpoint_everything_saved_before_it_can_be_read_while_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = repository(folder.path());
+    let options = WriteOptions { pack_size: 100_000, ..WriteOptions::default() };
+    let writer = Writer::new(Arc::clone(&repository), Arc::new(Index::default()), options).unwrap();
+    // The threads save the same blobs: whoever is told that one is known already may rely on it.
+    let blob = |round: u64, number: u64| noise(round * 1000 + number, 5_000 + 37 * number as usize);
+    let saved: [parking_lot::Mutex<Vec<Id>>; 4] = std::array::from_fn(|_| parking_lot::Mutex::default());
+    let running = std::sync::atomic::AtomicUsize::new(saved.len());
+    std::thread::scope(|scope| {
+        for list in &saved {
+            let (writer, running) = (&writer, &running);
+            scope.spawn(move || {
+                for (round, number) in (0..20).flat_map(|round| (0..20).map(move |number| (round, number))) {
+                    let id = writer.save(BlobKind::Data, &blob(round, number)).unwrap();
+                    list.lock().push(id);
+                }
+                running.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+            });
+        }
+        loop {
+            let last = running.load(std::sync::atomic::Ordering::SeqCst) == 0;
+            let before: Vec<Id> = saved.iter().flat_map(|list| list.lock().clone()).collect();
+            writer.checkpoint().unwrap();
+            let reader = reader(&repository);
+            for id in before {
+                reader.blob(BlobKind::Data, &id).unwrap();
+            }
+            if last {
+                break;
+            }
+        }
+    });
+    let stats = writer.finish().unwrap();
+    assert_eq!(stats.data_blobs, 400, "each is stored once");
+    assert_eq!(reader(&repository).index().len(), 400);
+}
+
+#[test]
+fn chunks_are_no_longer_than_asked_for_and_cut_alike_however_they_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = repository(folder.path());
+    let longest = 1 << 20;
+    let options = WriteOptions { longest_chunk: longest, ..WriteOptions::default() };
+    let writer = Writer::new(Arc::clone(&repository), Arc::new(Index::default()), options).unwrap();
+    let data = noise(3, 12_000_000);
+    let cut = |piece: usize| {
+        let mut content = writer.content();
+        data.chunks(piece).for_each(|piece| content.write(piece).unwrap());
+        content.finish().unwrap().ids
+    };
+    let ids = cut(1 << 20);
+    assert_eq!(cut(333_333), ids);
+    assert_eq!(cut(usize::MAX), ids);
+    writer.finish().unwrap();
+    let reader = reader(&repository);
+    assert_eq!(contents(&reader, &ids), data);
+    let lengths: Vec<usize> = ids.iter().map(|id| reader.blob(BlobKind::Data, id).unwrap().len()).collect();
+    assert!(lengths.iter().all(|length| *length <= longest) && lengths.contains(&longest), "{lengths:?}");
+}
+
+#[test]
 fn a_dry_run_computes_and_stores_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let repository = repository(folder.path());
