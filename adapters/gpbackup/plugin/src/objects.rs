@@ -3,16 +3,17 @@
 //! A storing command makes a snapshot of one file, so an object is there whole or not at all. Where a key was stored several
 //! times, the newest snapshot's counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backstay_core::{FileKind, Id, ObjectKind, Time};
+use backstay_core::{FileKind, Id, ObjectKind, StoreErrorKind, Time};
 use backstay_engine::ledgers::EngineLedgers;
 use backstay_repository::error::Error;
+use backstay_repository::index::Index;
 use backstay_repository::lock::Lock;
 use backstay_repository::maintenance::MaintenanceProgress;
 use backstay_repository::maintenance::merge::{MergeOptions, merge};
@@ -22,6 +23,7 @@ use backstay_repository::repository::Repository;
 use backstay_repository::snapshot::Snapshot;
 use backstay_repository::tree::Node;
 use backstay_repository::walk::walk;
+use parking_lot::Mutex;
 use rustix::event::PollFlags;
 
 use crate::config::Config;
@@ -34,7 +36,77 @@ use crate::{Failure, log};
 pub struct Objects {
     config: Config,
     repository: Arc<Repository>,
+    known: Arc<Known>,
 }
+
+/// What was read of a repository: an agent reads only what is new.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// The index files, and what they say.
+    index: Mutex<Option<(Vec<Id>, Arc<Index>)>>,
+    snapshots: Mutex<HashMap<Id, Snapshot>>,
+}
+
+impl Known {
+    /// The index as it is now.
+    pub(crate) fn index(&self, repository: &Repository) -> Result<Arc<Index>, Error> {
+        let mut files: Vec<Id> = repository.store().list(ObjectKind::Index)?.into_iter().map(|(id, _)| id).collect();
+        files.sort_unstable();
+        let mut index = self.index.lock();
+        if let Some((before, index)) = &*index
+            && *before == files
+        {
+            return Ok(Arc::clone(index));
+        }
+        // A file that comes meanwhile may be in it already; the next look reads it again.
+        let loaded = Arc::new(repository.load_index()?);
+        *index = Some((files, Arc::clone(&loaded)));
+        Ok(loaded)
+    }
+
+    /// The snapshots of a backup, the newest first.
+    fn snapshots(&self, repository: &Repository, timestamp: &Timestamp) -> Result<Vec<(Id, Snapshot)>, Error> {
+        let mut known = self.snapshots.lock();
+        for _ in 0..LISTINGS {
+            if Self::read_snapshots(&mut known, repository)? {
+                let these = known.iter().filter(|(_, snapshot)| is_ours(snapshot, Some(timestamp)));
+                return Ok(newest_first(these.map(|(id, snapshot)| (*id, snapshot.clone())).collect()));
+            }
+        }
+        Err(Error::Other("the snapshots change faster than they can be read".to_owned()))
+    }
+
+    /// Reads those that are new. False: one of them vanished before it was read. Then a newer one that was not listed has
+    /// taken its place, and the older ones must not be taken for the newest.
+    fn read_snapshots(known: &mut HashMap<Id, Snapshot>, repository: &Repository) -> Result<bool, Error> {
+        let there = repository.snapshot_ids()?;
+        let listed: HashSet<&Id> = there.iter().collect();
+        known.retain(|id, _| listed.contains(id));
+        if there.len() - known.len() > FEW {
+            // Those that are damaged are looked at once more below.
+            known.extend(repository.readable_snapshots()?.snapshots);
+        }
+        for id in there {
+            if known.contains_key(&id) {
+                continue;
+            }
+            match repository.load_snapshot(&id) {
+                Ok(snapshot) => {
+                    known.insert(id, snapshot);
+                }
+                Err(Error::Store(error)) if error.kind == StoreErrorKind::NotFound => return Ok(false),
+                Err(error @ Error::Store(_)) => return Err(error),
+                Err(error) => log::warning(&error.to_string()),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// How often the snapshots are listed at the most when some of them vanish before they were read.
+const LISTINGS: usize = 20;
+/// More new snapshots than this are read together.
+const FEW: usize = 4;
 
 /// A range of an object, in bytes; the end is not part of it.
 pub type Range = (u64, u64);
@@ -51,7 +123,7 @@ impl Objects {
     pub fn to_write(config: Config) -> Result<Self, Failure> {
         let place = Place::new(config)?;
         let repository = place.open_or_make()?;
-        Ok(Self { config: place.config, repository })
+        Ok(Self { config: place.config, repository, known: Arc::default() })
     }
 
     /// Opens the repository to read from it.
@@ -61,11 +133,11 @@ impl Objects {
     pub fn to_read(config: Config) -> Result<Self, Failure> {
         let place = Place::new(config)?;
         let repository = place.open()?;
-        Ok(Self { config: place.config, repository })
+        Ok(Self { config: place.config, repository, known: Arc::default() })
     }
 
-    pub(crate) fn of(config: Config, repository: Arc<Repository>) -> Self {
-        Self { config, repository }
+    pub(crate) fn of(config: Config, repository: Arc<Repository>, known: Arc<Known>) -> Self {
+        Self { config, repository, known }
     }
 
     /// Stores what comes from a descriptor until its end. It is durable when this returns.
@@ -73,21 +145,18 @@ impl Objects {
     /// # Errors
     /// It could not be read or stored; then nothing of it can be seen.
     pub(crate) fn store(&self, key: &Key, input: BorrowedFd<'_>) -> Result<(), Failure> {
-        let session = Session::begin(&self.config, &self.repository)?;
+        let session = Session::begin(&self.config, &self.repository, &self.known)?;
         let object = session.receive(key, input, Line::Own).inspect_err(|_| session.keep())?;
         session.commit(&[(&object, Line::Own)]).map(drop)
     }
 
-    /// The snapshots of a backup, the newest first.
     fn snapshots(&self, timestamp: &Timestamp) -> Result<Vec<(Id, Snapshot)>, Failure> {
-        let found = self.repository.readable_snapshots().map_err(|error| told(&error))?;
-        found.damaged.iter().for_each(|error| log::warning(&error.to_string()));
-        Ok(of_backup(found.snapshots, timestamp))
+        self.known.snapshots(&self.repository, timestamp).map_err(|error| told(&error))
     }
 
     fn reader(&self) -> Result<Arc<Reader>, Failure> {
-        let index = self.repository.load_index().map_err(|error| told(&error))?;
-        Ok(Arc::new(Reader::new(Arc::clone(&self.repository), Arc::new(index))))
+        let index = self.known.index(&self.repository).map_err(|error| told(&error))?;
+        Ok(Arc::new(Reader::new(Arc::clone(&self.repository), index)))
     }
 
     /// Finds an object.
@@ -169,11 +238,9 @@ fn is_ours(snapshot: &Snapshot, only: Option<&Timestamp>) -> bool {
         && !snapshot.is_partial()
 }
 
-/// Those of a backup, the newest first.
-fn of_backup(all: Vec<(Id, Snapshot)>, timestamp: &Timestamp) -> Vec<(Id, Snapshot)> {
-    let mut found: Vec<_> = all.into_iter().filter(|(_, snapshot)| is_ours(snapshot, Some(timestamp))).collect();
-    found.sort_by(|(a, left), (b, right)| (right.time.time(), b).cmp(&(left.time.time(), a)));
-    found
+fn newest_first(mut snapshots: Vec<(Id, Snapshot)>) -> Vec<(Id, Snapshot)> {
+    snapshots.sort_by(|(a, left), (b, right)| (right.time.time(), b).cmp(&(left.time.time(), a)));
+    snapshots
 }
 
 fn node_at(reader: &Arc<Reader>, snapshot: &Snapshot, path: &str) -> Result<Option<Node>, Failure> {
@@ -295,7 +362,7 @@ pub(crate) fn fold(place: &Place, timestamp: &Timestamp) -> Result<(), Failure> 
     if !place.exists()? {
         return Ok(());
     }
-    let objects = Objects { config: place.config.clone(), repository: place.open()? };
+    let objects = Objects::of(place.config.clone(), place.open()?, Arc::default());
     let _folding = Alone::begin(&timestamp.to_string())?;
     let lock = objects.repository.lock(false, None).map_err(|error| told(&error))?;
     let host = objects.config.host();
@@ -357,7 +424,7 @@ pub fn fold_left(repository: &Arc<Repository>, before: Time) -> Result<Vec<Folde
     let lock = repository.lock(false, None)?;
     let mut folded = Vec::new();
     for ((host, timestamp), parts) in backups {
-        let snapshots = fold_parts(repository, of_backup(parts, &timestamp), &lock)?;
+        let snapshots = fold_parts(repository, newest_first(parts), &lock)?;
         folded.push(Folded { host, timestamp: timestamp.to_string(), snapshots });
     }
     Ok(folded)

@@ -22,6 +22,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::config::{self, Config};
 use crate::key::{Key, Timestamp, tag};
+use crate::objects::Known;
 use crate::place::told;
 use crate::{Failure, log};
 
@@ -100,14 +101,14 @@ impl Session {
     ///
     /// # Errors
     /// Somebody holds an exclusive lock for longer than a minute; the store's.
-    pub(crate) fn begin(config: &Config, repository: &Arc<Repository>) -> Result<Self, Failure> {
+    pub(crate) fn begin(config: &Config, repository: &Arc<Repository>, known: &Known) -> Result<Self, Failure> {
         let begun = match repository.begin_lock(false) {
             Ok(lock) => Ok(Held::Settling(lock)),
             Err(Error::Locked(_)) => repository.lock(false, Some(LOCK_PATIENCE)).map(Held::Settled),
             Err(error) => Err(error),
         };
         let lock = begun.map_err(|error| told(&error))?;
-        let index = repository.load_index().map_err(|error| told(&error))?;
+        let index = known.index(repository).map_err(|error| told(&error))?;
         let options = WriteOptions {
             compression: match config.compression {
                 config::Compression::Auto => Compression::default(),
@@ -117,7 +118,7 @@ impl Session {
             longest_chunk: LONGEST_CHUNK,
             ..WriteOptions::default()
         };
-        let writer = Writer::new(Arc::clone(repository), Arc::new(index), options).map_err(|error| told(&error))?;
+        let writer = Writer::new(Arc::clone(repository), index, options).map_err(|error| told(&error))?;
         Ok(Self {
             host: config.host(),
             tags: config.tags.clone(),

@@ -70,6 +70,7 @@ fn object(name: &str, status: &Status) -> serde_json::Value {
     })
 }
 
+#[allow(clippy::needless_pass_by_value)] // as map_err wants it
 fn told(failure: backstay_gpbackup_plugin::Failure) -> Failure {
     Failure::Fatal(chain(&failure))
 }

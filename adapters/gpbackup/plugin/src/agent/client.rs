@@ -189,9 +189,8 @@ fn start(seat: &Seat, config: &Config) -> std::io::Result<()> {
 fn close_on_exec() -> std::io::Result<()> {
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let name = entry?.file_name();
-        match name.to_str().and_then(|name| name.parse::<i32>().ok()) {
-            Some(number @ 3..) => not_inherited(number),
-            _ => {}
+        if let Some(number @ 3..) = name.to_str().and_then(|name| name.parse::<i32>().ok()) {
+            not_inherited(number);
         }
     }
     Ok(())

@@ -22,7 +22,7 @@ use rustix::net::sockopt::socket_peercred;
 use super::{Answer, Ask, Opening, Pass, Seat, Status};
 use crate::config::Config;
 use crate::key::Key;
-use crate::objects::{Objects, Output, Range};
+use crate::objects::{Known, Objects, Output, Range};
 use crate::place::{Place, told};
 use crate::session::{Line, Received, Session, gone};
 use crate::{Failure, log};
@@ -148,6 +148,7 @@ struct Waiting {
 /// The repository, as it was opened.
 struct Open {
     repository: Arc<Repository>,
+    known: Arc<Known>,
     /// What its config file was: another one is another repository.
     config: Vec<u8>,
     /// When that was looked at.
@@ -288,28 +289,30 @@ impl Agent {
     }
 
     /// The open repository, opened again where another one lies in its place.
-    fn repository(&self, opening: &Opening, make: bool) -> Result<Arc<Repository>, Failure> {
+    fn repository(&self, opening: &Opening, make: bool) -> Result<(Arc<Repository>, Arc<Known>), Failure> {
         let mut open = self.open.lock();
         if let Some(open) = &mut *open
             && open.is_there()?
         {
-            return Ok(Arc::clone(&open.repository));
+            return Ok((Arc::clone(&open.repository), Arc::clone(&open.known)));
         }
         *open = None;
         self.session.lock().take();
         let place = Place::new(opening.config.clone())?.with_password(opening.password.clone());
         let repository = if make { place.open_or_make()? } else { place.open()? };
         let config = config_file(&repository)?.unwrap_or_default();
-        *open = Some(Open { repository: Arc::clone(&repository), config, seen: Instant::now() });
-        Ok(repository)
+        let known = Arc::<Known>::default();
+        *open =
+            Some(Open { repository: Arc::clone(&repository), known: Arc::clone(&known), config, seen: Instant::now() });
+        Ok((repository, known))
     }
 
-    fn session(&self, config: &Config, repository: &Arc<Repository>) -> Result<Arc<Session>, Failure> {
+    fn session(&self, config: &Config, repository: &Arc<Repository>, known: &Known) -> Result<Arc<Session>, Failure> {
         let mut session = self.session.lock();
         if let Some(session) = &*session {
             return Ok(Arc::clone(session));
         }
-        let begun = Arc::new(Session::begin(config, repository)?);
+        let begun = Arc::new(Session::begin(config, repository, known)?);
         *session = Some(Arc::clone(&begun));
         Ok(begun)
     }
@@ -324,8 +327,8 @@ impl Agent {
 
     fn store(&self, opening: &Opening, key: &Key, is_file: bool, peer: &mut Peer<'_>) -> Result<(), Failure> {
         let file = is_file.then(|| Counted::new(&self.files));
-        let repository = self.repository(opening, true)?;
-        let session = self.session(&opening.config, &repository)?;
+        let (repository, known) = self.repository(opening, true)?;
+        let session = self.session(&opening.config, &repository, &known)?;
         let input = peer.descriptor()?;
         let line = peer.line.try_clone().map_err(|error| Failure::new(error.to_string()))?;
         let object = session.receive(key, input.as_fd(), Line::Peer(line.as_fd()));
@@ -388,8 +391,8 @@ impl Agent {
         ranges: Option<&[Range]>,
         peer: &mut Peer<'_>,
     ) -> Result<(), Failure> {
-        let repository = self.repository(opening, false)?;
-        let object = Objects::of(opening.config.clone(), repository).find(key)?;
+        let (repository, known) = self.repository(opening, false)?;
+        let object = Objects::of(opening.config.clone(), repository, known).find(key)?;
         if let Some(ranges) = ranges {
             object.check(ranges)?;
         }
