@@ -10,6 +10,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -46,6 +47,9 @@ const WAITING_PER_THREAD: usize = 2 << 20;
 const FEW_PACKS: usize = 8;
 /// The sets of ids written in this run are split so that threads seldom wait for each other.
 const SHARDS: usize = 64;
+
+/// What is told where one of the writer's threads panicked.
+const DIED: &str = "a thread of the writer died";
 
 /// The zstd level of trees where data is not compressed.
 const TREE_LEVEL: i32 = 3;
@@ -125,6 +129,24 @@ struct Unindexed {
     packs: Vec<(Id, Vec<PackBlob>)>,
     blobs: usize,
     since: Option<Instant>,
+}
+
+impl Unindexed {
+    /// Whether it is time for an index file.
+    fn is_due(&self) -> bool {
+        self.blobs >= BLOBS_PER_INDEX || self.since.is_some_and(|since| since.elapsed() >= INDEX_AGE)
+    }
+}
+
+/// Makes the writer fail when the thread dies while this lives: a blob that counts as written may be in no pack then.
+struct Whole<'a>(&'a Shared);
+
+impl Drop for Whole<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed.store(true, Ordering::Release);
+        }
+    }
 }
 
 /// A chunk of a single stream on its way through the writer's threads.
@@ -333,6 +355,8 @@ struct Shared {
     open: [Mutex<OpenPack>; 2],
     spare: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
     unindexed: Mutex<Unindexed>,
+    /// Whoever takes packs out of `unindexed` holds this until the index file that lists them is stored.
+    indexing: Mutex<()>,
     zeros: Mutex<HashMap<usize, Id>>,
     failed: AtomicBool,
     failure: Mutex<Option<Error>>,
@@ -412,6 +436,7 @@ impl Writer {
             open: [open_pack(), open_pack()],
             spare: bounded(1),
             unindexed: Mutex::default(),
+            indexing: Mutex::default(),
             zeros: Mutex::new(HashMap::new()),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
@@ -451,7 +476,11 @@ impl Writer {
                 for ChunkJob { data, slot, slots } in jobs {
                     alive.0.taken(data.filled().len());
                     let result = match weak.upgrade() {
-                        Some(writer) => writer.save(BlobKind::Data, data.filled()),
+                        // Whoever waits for this chunk must not wait for ever.
+                        Some(writer) => {
+                            let saving = AssertUnwindSafe(|| writer.save(BlobKind::Data, data.filled()));
+                            catch_unwind(saving).unwrap_or_else(|_| Err(Error::Other(DIED.to_owned())))
+                        }
                         None => Err(Error::Other("the writer ended before its chunks".to_owned())),
                     };
                     buffers.give(data);
@@ -556,8 +585,12 @@ impl Writer {
     /// this.
     ///
     /// # Errors
-    /// As [`Writer::finish`]. The writer cannot go on then.
+    /// As [`Writer::finish`]. The writer cannot go on then: what was saved may be listed nowhere.
     pub fn checkpoint(&self) -> Result<(), Error> {
+        self.settle().inspect_err(|error| self.shared.fail(error.clone()))
+    }
+
+    fn settle(&self) -> Result<(), Error> {
         let shared = &self.shared;
         let jobs = {
             let _alone = shared.saving.write();
@@ -576,8 +609,9 @@ impl Writer {
         }
         shared.afloat.wait();
         shared.check()?;
-        let packs = std::mem::take(&mut *shared.unindexed.lock()).packs;
-        shared.store_index(&packs)?;
+        shared.store_index(|_| true)?;
+        // Another thread may have taken some of these packs, and not stored their index file.
+        shared.check()?;
         shared.verify_reused()
     }
 
@@ -636,6 +670,7 @@ impl Writer {
         shared.check()?;
         let length = envelope_len(data)?;
         let saving = shared.saving.read();
+        let _whole = Whole(shared);
         if shared.knows_stored(kind, &id) || shared.shard(&id).lock().insert((kind, id), length).is_some() {
             return Ok(());
         }
@@ -674,7 +709,9 @@ impl Writer {
             }
             let spare = shared.spare.1.try_recv().unwrap_or_default();
             Ok(Some(open.close(kind, spare, shared.afloat.launch())))
-        })?;
+        });
+        // It counts as written already, for others too.
+        let job = job.inspect_err(|error| shared.fail(error.clone()))?;
         drop(saving);
         match job {
             Some(job) => self.upload(job),
@@ -689,7 +726,7 @@ impl Writer {
         }
         let sender = self.uploads.lock().clone();
         if sender.is_none_or(|sender| sender.send(job).is_err()) {
-            return Err(Error::Other("the writer has ended".to_owned()));
+            self.shared.fail(Error::Other("the writer has ended".to_owned()));
         }
         self.shared.check()
     }
@@ -741,7 +778,7 @@ impl Shared {
         }
         Err(match &*self.failure.lock() {
             Some(error) => error.clone(),
-            None => Error::Other("a thread of the writer died".to_owned()),
+            None => Error::Other(DIED.to_owned()),
         })
     }
 
@@ -751,7 +788,9 @@ impl Shared {
     }
 
     fn store_pack(&self, job: PackJob) {
+        // It has landed when this returns, and not before the writer is told that its thread died.
         let PackJob { kind, mut bytes, blobs, ticket: _ticket } = job;
+        let _whole = Whole(self);
         debug_assert!(blobs.iter().all(|blob| blob.kind == kind), "tree and data blobs never share a pack");
         if self.failed.load(Ordering::Acquire) {
             return;
@@ -773,27 +812,32 @@ impl Shared {
             self.fail(error.into());
             return;
         }
-        let full = {
+        let due = {
             let mut unindexed = self.unindexed.lock();
             unindexed.blobs += blobs.len();
             unindexed.packs.push((id, blobs));
-            let since = *unindexed.since.get_or_insert_with(Instant::now);
-            if unindexed.blobs >= BLOBS_PER_INDEX || since.elapsed() >= INDEX_AGE {
-                std::mem::take(&mut *unindexed).packs
-            } else {
-                Vec::new()
-            }
+            unindexed.since.get_or_insert_with(Instant::now);
+            unindexed.is_due()
         };
-        if let Err(error) = self.store_index(&full) {
-            self.fail(error);
+        if due {
+            // It is told to everybody.
+            let _ = self.store_index(Unindexed::is_due);
         }
     }
 
-    fn store_index(&self, packs: &[(Id, Vec<PackBlob>)]) -> Result<(), Error> {
-        if !packs.is_empty() {
-            self.repository.save_unpacked(ObjectKind::Index, &encode_index_file(packs))?;
-        }
-        Ok(())
+    /// Stores the index file of all packs that are in none yet, where there are such and it is time. When this returns, no
+    /// other thread has taken some that were there before and not stored their index file.
+    fn store_index(&self, is_time: impl FnOnce(&Unindexed) -> bool) -> Result<(), Error> {
+        let _one = self.indexing.lock();
+        let packs = {
+            let mut unindexed = self.unindexed.lock();
+            if !is_time(&unindexed) || unindexed.packs.is_empty() {
+                return Ok(());
+            }
+            std::mem::take(&mut *unindexed).packs
+        };
+        let stored = self.repository.save_unpacked(ObjectKind::Index, &encode_index_file(&packs));
+        stored.map(drop).inspect_err(|error| self.fail(error.clone()))
     }
 
     /// A pack that held reused blobs may have been deleted by a program that takes no locks (rustic).

@@ -3,6 +3,8 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 
 use backstay_core::{FileKind, Id, ObjectKind, Store, StoreError, StoreErrorKind};
 use backstay_repository::assemble::Assembler;
@@ -260,7 +262,7 @@ fn a_reused_pack_that_vanished_is_noticed_before_the_snapshot() {
 
 /// A store whose packs find no room.
 #[derive(Debug)]
-struct Full(LocalStore);
+struct Full(LocalStore, ObjectKind, AtomicUsize);
 
 impl Store for Full {
     fn location(&self) -> String {
@@ -270,7 +272,8 @@ impl Store for Full {
         self.0.create()
     }
     fn put(&self, kind: ObjectKind, id: &Id, body: &[u8]) -> Result<(), StoreError> {
-        if kind == ObjectKind::Pack {
+        let counts = |left: usize| left.checked_sub(usize::from(kind == self.1));
+        if kind == self.1 && self.2.fetch_update(SeqCst, SeqCst, counts).is_ok() {
             let text = "No space left on device".to_owned();
             return Err(StoreError::new(StoreErrorKind::Full, "write", id.to_hex(), text));
         }
@@ -293,7 +296,8 @@ impl Store for Full {
 #[test]
 fn a_full_store_stops_every_thread_with_its_own_words() {
     let folder = tempfile::tempdir().unwrap();
-    let repository = init(Arc::new(Full(LocalStore::new(folder.path()))));
+    let repository =
+        init(Arc::new(Full(LocalStore::new(folder.path()), ObjectKind::Pack, AtomicUsize::new(usize::MAX))));
     let writer = writer(&repository);
     let mut content = writer.content();
     let mut outcome = Ok(());
@@ -307,6 +311,34 @@ fn a_full_store_stops_every_thread_with_its_own_words() {
     let error = outcome.unwrap_err().to_string();
     assert!(error.contains("No space left on device"), "{error}");
     assert!(repository.store().list(ObjectKind::Index).unwrap().is_empty(), "no index names a pack that is not there");
+}
+
+#[test]
+fn after_a_checkpoint_that_failed_nothing_counts_as_stored() {
+    // The first index file is refused, the next one would not be.
+    let folder = tempfile::tempdir().unwrap();
+    let store = Full(LocalStore::new(folder.path()), ObjectKind::Index, AtomicUsize::new(1));
+    let repository = init(Arc::new(store));
+    let first = writer(&repository);
+    first.save(BlobKind::Data, &noise(5, 100_000)).unwrap();
+    for _ in 0..2 {
+        assert!(first.checkpoint().unwrap_err().to_string().contains("No space left on device"));
+    }
+    assert!(first.has_failed());
+    assert!(first.save(BlobKind::Data, &noise(6, 1000)).is_err());
+
+    // A pack that two streams rely on has vanished: the second one is not told that all is well.
+    let second = writer(&repository);
+    second.save(BlobKind::Data, &noise(7, 100_000)).unwrap();
+    second.finish().unwrap();
+    let third = writer(&repository);
+    third.save(BlobKind::Data, &noise(7, 100_000)).unwrap();
+    for (pack, _) in repository.store().list(ObjectKind::Pack).unwrap() {
+        repository.store().delete(ObjectKind::Pack, &pack).unwrap();
+    }
+    for _ in 0..2 {
+        assert!(third.checkpoint().unwrap_err().to_string().contains("no longer in the repository"));
+    }
 }
 
 fn file(seed: u64) -> Node {
