@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::failure::{Failure, chain};
 use crate::session::Session;
+use crate::signals;
 
 /// Hold a repository open for backstay_gpbackup_plugin
 ///
@@ -34,6 +35,8 @@ impl AgentArgs {
     pub fn run(self, session: &Session) -> Result<(), Failure> {
         let config = self.config.as_deref().map(Config::read).transpose().map_err(told)?;
         if let Some(config) = config.as_ref().filter(|_| !self.status && !self.stop) {
+            // The agent hears signals itself, and ends what it is doing first.
+            signals::be_patient();
             return match agent::run(config).map_err(told)? {
                 true => Ok(()),
                 false => Err(Failure::fatal("an agent of this configuration runs already: backstay agent --status")),

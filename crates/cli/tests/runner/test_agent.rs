@@ -1,8 +1,9 @@
 //! `backstay agent`, and what maintenance does with backups of gpbackup that no cleanup came for. What the agent does is tested
 //! where it is (`adapters/gpbackup/plugin/tests`).
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::common::{World, fails_with, stdout};
 
@@ -25,11 +26,19 @@ fn configure(world: &World) -> PathBuf {
     world.path("c.yaml")
 }
 
-fn store(world: &World, name: &str) {
+fn stream(world: &World, name: &str) -> Child {
     let mut command = Command::new(plugin());
     command.arg("backup_data").arg(world.path("c.yaml")).arg(format!("/data/backups/{}/{T}/{name}", &T[..8]));
-    let output = command.env("HOME", world.path("home")).stdin(Stdio::null()).output().unwrap();
+    command.env("HOME", world.path("home")).stdin(Stdio::piped()).spawn().unwrap()
+}
+
+fn store(world: &World, name: &str) {
+    let output = stream(world, name).wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
+}
+
+fn kill(process: &Child) {
+    assert!(Command::new("kill").arg(process.id().to_string()).status().unwrap().success());
 }
 
 #[test]
@@ -75,7 +84,17 @@ fn an_agent_can_run_in_the_foreground_and_there_is_one() {
     let mut second = world.bare();
     second.env_remove("XDG_STATE_HOME").arg("agent").arg(&config);
     fails_with(second, 1, &["an agent of this configuration runs already"]);
-    world.bare().args(["agent", "--stop"]).arg(&config).assert().success();
+    // A signal asks for its end: the stream that it has in its hands comes first.
+    let mut stream = stream(&world, "stream");
+    while !status().contains(" 1 commands now") {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    kill(&agent);
+    while !status().is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    stream.stdin.take().unwrap().write_all(b"to its end").unwrap();
+    assert!(stream.wait().unwrap().success());
     assert!(agent.wait().unwrap().success());
 }
 
