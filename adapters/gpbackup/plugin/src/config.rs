@@ -219,14 +219,14 @@ fn words(given: Option<String>) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, String> {
         ConfigFile::parse(text).and_then(Config::of)
     }
 
-    fn options(lines: &str) -> Result<Config, String> {
+    pub(crate) fn options(lines: &str) -> Result<Config, String> {
         let lines = lines.replace('\n', "\n  ");
         parse(&format!("executablepath: /usr/bin/{}\noptions:\n  repository: /srv/backup\n  {lines}\n", crate::NAME))
     }

@@ -4,15 +4,18 @@
 //! together: packs, index files, and last one snapshot for each backup. So an object is there whole or not at all.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use backstay_core::{FileKind, Id, Time};
+use backstay_core::{FileKind, Id, ObjectKind, Time};
 use backstay_engine::backup::now;
 use backstay_repository::assemble::Assembler;
 use backstay_repository::error::Error;
-use backstay_repository::lock::{Lock, SettlingLock, host_name, user_name};
+use backstay_repository::lock::{Lock, host_name, user_name};
 use backstay_repository::repository::Repository;
 use backstay_repository::snapshot::{PROGRAM_VERSION, Snapshot, SnapshotTime, Summary};
 use backstay_repository::tree::Node;
@@ -46,12 +49,14 @@ impl Line<'_> {
     /// # Errors
     /// The peer has gone; the kernel's.
     pub(crate) fn wait(self, descriptor: BorrowedFd<'_>, ready: PollFlags) -> Result<(), Failure> {
-        let Self::Peer(peer) = self else { return Ok(()) };
+        let descriptor = PollFd::from_borrowed_fd(descriptor, ready);
+        let mut both = match self {
+            Self::Own => vec![descriptor],
+            Self::Peer(peer) => vec![descriptor, PollFd::from_borrowed_fd(peer, PollFlags::RDHUP)],
+        };
         loop {
-            let mut both =
-                [PollFd::from_borrowed_fd(descriptor, ready), PollFd::from_borrowed_fd(peer, PollFlags::RDHUP)];
             match poll(&mut both, None) {
-                Ok(_) if !both[1].revents().is_empty() => return Err(gone()),
+                Ok(_) if both.get(1).is_some_and(|peer| !peer.revents().is_empty()) => return Err(gone()),
                 Ok(_) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(Failure::new(format!("cannot wait for a descriptor: {error}"))),
@@ -79,10 +84,30 @@ pub(crate) struct Received {
 
 #[derive(Debug)]
 enum Held {
-    Settling(SettlingLock),
+    /// A thread waits until it is settled, however long the first stream is: nobody refreshes it before.
+    Settling(JoinHandle<Result<Lock, Error>>),
     Settled(Lock),
-    /// It could not be had.
-    Not,
+    /// It could not be had, or was given up, and why.
+    Not(Error),
+}
+
+impl Held {
+    fn begin(repository: &Arc<Repository>) -> Result<Self, Error> {
+        let lock = match repository.begin_lock(false) {
+            Ok(lock) => lock,
+            Err(Error::Locked(_)) => return repository.lock(false, Some(LOCK_PATIENCE)).map(Self::Settled),
+            Err(error) => return Err(error),
+        };
+        let settling = std::thread::Builder::new().name("settle lock".to_owned()).spawn(move || lock.settle());
+        settling.map(Self::Settling).map_err(|error| Error::Other(format!("a thread could not be started: {error}")))
+    }
+
+    /// Waits until it is settled.
+    fn settle(self) -> Self {
+        let Self::Settling(thread) = self else { return self };
+        let died = |_| Err(Error::Other("the thread that takes the lock died".to_owned()));
+        thread.join().unwrap_or_else(died).map_or_else(Self::Not, Self::Settled)
+    }
 }
 
 /// See the top of this file.
@@ -93,6 +118,8 @@ pub(crate) struct Session {
     repository: Arc<Repository>,
     writer: Arc<Writer>,
     lock: Mutex<Held>,
+    /// The lock could not be had, or was given up.
+    lost: AtomicBool,
     told: Mutex<WriteStats>,
 }
 
@@ -102,13 +129,27 @@ impl Session {
     /// # Errors
     /// Somebody holds an exclusive lock for longer than a minute; the store's.
     pub(crate) fn begin(config: &Config, repository: &Arc<Repository>, known: &Known) -> Result<Self, Failure> {
-        let begun = match repository.begin_lock(false) {
-            Ok(lock) => Ok(Held::Settling(lock)),
-            Err(Error::Locked(_)) => repository.lock(false, Some(LOCK_PATIENCE)).map(Held::Settled),
-            Err(error) => Err(error),
+        let lock = Held::begin(repository).map_err(|error| told(&error))?;
+        let writer = match Self::writer(config, repository, known) {
+            Ok(writer) => writer,
+            Err(error) => {
+                // Its file goes now, not some time after the process.
+                drop(lock.settle());
+                return Err(told(&error));
+            }
         };
-        let lock = begun.map_err(|error| told(&error))?;
-        let index = known.index(repository).map_err(|error| told(&error))?;
+        Ok(Self {
+            host: config.host(),
+            tags: config.tags.clone(),
+            repository: Arc::clone(repository),
+            writer,
+            lock: Mutex::new(lock),
+            lost: AtomicBool::new(false),
+            told: Mutex::default(),
+        })
+    }
+
+    fn writer(config: &Config, repository: &Arc<Repository>, known: &Known) -> Result<Arc<Writer>, Error> {
         let options = WriteOptions {
             compression: match config.compression {
                 config::Compression::Auto => Compression::default(),
@@ -118,15 +159,7 @@ impl Session {
             longest_chunk: LONGEST_CHUNK,
             ..WriteOptions::default()
         };
-        let writer = Writer::new(Arc::clone(repository), index, options).map_err(|error| told(&error))?;
-        Ok(Self {
-            host: config.host(),
-            tags: config.tags.clone(),
-            repository: Arc::clone(repository),
-            writer,
-            lock: Mutex::new(lock),
-            told: Mutex::default(),
-        })
+        Writer::new(Arc::clone(repository), known.index(repository)?, options)
     }
 
     /// Takes what comes from a descriptor until its end.
@@ -140,7 +173,8 @@ impl Session {
             match content.read_once(input, u64::MAX).map_err(|error| told(&error))? {
                 Ok(0) => break,
                 Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                // Whoever else has the descriptor may have made it non-blocking.
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
                 Err(error) => return Err(Failure::new(format!("cannot read what to store: {error}"))),
             }
         }
@@ -173,6 +207,7 @@ impl Session {
             let roots = backups.values().map(|objects| self.tree(objects)).collect::<Result<Vec<Id>, Error>>();
             let roots = roots.map_err(|error| told(&error))?;
             self.writer.checkpoint().map_err(|error| told(&error))?;
+            self.check_repository().map_err(|error| told(&error))?;
             self.check_lock().map_err(|error| told(&error))?;
             // Storing takes its time: who went meanwhile must not be found in the snapshot.
             let now: Vec<bool> = objects.iter().zip(&there).map(|((_, line), was)| *was && line.is_there()).collect();
@@ -189,7 +224,7 @@ impl Session {
 
     /// Whether nothing can be stored in it any more.
     pub(crate) fn has_failed(&self) -> bool {
-        self.writer.has_failed()
+        self.writer.has_failed() || self.lost.load(Ordering::SeqCst)
     }
 
     /// Lets the next session find what this one has stored, although nothing refers to it.
@@ -212,13 +247,33 @@ impl Session {
     /// to: where somebody wrote an exclusive lock at the same moment, nothing of it may be used.
     fn check_lock(&self) -> Result<(), Error> {
         let mut held = self.lock.lock();
-        *held = match std::mem::replace(&mut *held, Held::Not) {
-            Held::Settling(lock) => Held::Settled(lock.settle()?),
-            other => other,
-        };
-        match &*held {
+        let gone = || Held::Not(Error::LockLost("it could not be had".to_owned()));
+        *held = std::mem::replace(&mut *held, gone()).settle();
+        let checked = match &*held {
             Held::Settled(lock) => lock.check(),
-            _ => Err(Error::LockLost("it could not be had".to_owned())),
+            Held::Not(error) => Err(error.clone()),
+            Held::Settling(_) => Err(Error::LockLost("it is not settled".to_owned())),
+        };
+        if let Err(error) = &checked {
+            // Once lost it is lost for good, whatever its file says later.
+            *held = Held::Not(error.clone());
+            self.lost.store(true, Ordering::SeqCst);
+        }
+        checked
+    }
+
+    /// Makes sure that nothing more becomes visible: another repository lies in the place of the one that was opened.
+    pub(crate) fn abandon(&self) {
+        *self.lock.lock() = Held::Not(Error::NoRepository { location: self.repository.store().location() });
+        self.lost.store(true, Ordering::SeqCst);
+    }
+
+    /// Whoever deletes a repository deletes it under those who store, too.
+    fn check_repository(&self) -> Result<(), Error> {
+        let store = self.repository.store();
+        match store.size(ObjectKind::Config, &Id::default())? {
+            Some(_) => Ok(()),
+            None => Err(Error::NoRepository { location: store.location() }),
         }
     }
 
@@ -268,5 +323,81 @@ impl Config {
     /// The host's name in snapshots.
     pub(crate) fn host(&self) -> String {
         self.host.clone().unwrap_or_else(host_name)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The lock's file goes with it, not some time after the process.
+        let held = self.lock.get_mut();
+        let gone = Held::Not(Error::LockLost("the session ended".to_owned()));
+        drop(std::mem::replace(held, gone).settle());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use backstay_repository::lock::LockTimes;
+    use backstay_repository::repository::{InitOptions, OpenOptions};
+    use backstay_stores::LocalStore;
+
+    use super::*;
+    use crate::config::tests::options;
+
+    fn repository(folder: &std::path::Path, lock_times: LockTimes) -> Arc<Repository> {
+        let store = Arc::new(LocalStore::new(folder));
+        Repository::init(store.clone(), b"x", InitOptions::default()).unwrap();
+        let options = OpenOptions { lock_times, ..OpenOptions::default() };
+        Arc::new(Repository::open_with(store, b"x", &options).unwrap())
+    }
+
+    fn key() -> Key {
+        Key::of(std::path::Path::new("/d/backups/20240131/20240131120000/x")).unwrap()
+    }
+
+    #[test]
+    fn the_first_stream_may_last_longer_than_a_lock_without_refresh() {
+        let folder = tempfile::tempdir().unwrap();
+        let times = LockTimes {
+            settle: Duration::from_millis(1),
+            refresh: Duration::from_millis(50),
+            lost_after: Duration::from_secs(2),
+            ..LockTimes::default()
+        };
+        let repository = repository(folder.path(), times);
+        let session = Session::begin(&options("").unwrap(), &repository, &Known::default()).unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(3));
+            drop(writer);
+        });
+        let object = session.receive(&key(), reader.as_fd(), Line::Own).unwrap();
+        assert_eq!(session.commit(&[(&object, Line::Own)]).unwrap(), [true]);
+        drop(session);
+        assert!(repository.store().list(ObjectKind::Lock).unwrap().is_empty());
+    }
+
+    #[test]
+    fn nothing_is_called_stored_in_a_repository_that_was_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = repository(folder.path(), LockTimes::default());
+        let session = Session::begin(&options("").unwrap(), &repository, &Known::default()).unwrap();
+        let object = session.receive(&key(), tempfile::tempfile().unwrap().as_fd(), Line::Own).unwrap();
+        std::fs::remove_dir_all(folder.path()).unwrap();
+        assert!(session.commit(&[(&object, Line::Own)]).unwrap_err().to_string().contains("no repository"));
+    }
+
+    #[test]
+    fn a_session_that_was_abandoned_makes_nothing_visible() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = repository(folder.path(), LockTimes::default());
+        let session = Session::begin(&options("").unwrap(), &repository, &Known::default()).unwrap();
+        let object = session.receive(&key(), tempfile::tempfile().unwrap().as_fd(), Line::Own).unwrap();
+        session.abandon();
+        assert!(session.has_failed());
+        assert!(session.commit(&[(&object, Line::Own)]).is_err());
+        assert!(repository.snapshot_ids().unwrap().is_empty());
     }
 }
