@@ -18,6 +18,7 @@ pub mod log;
 pub mod objects;
 pub mod place;
 mod session;
+mod together;
 mod work;
 
 use std::ffi::OsString;
@@ -39,7 +40,7 @@ pub const API_VERSION: &str = "0.5.0";
 pub const NAME: &str = "backstay_gpbackup_plugin";
 
 /// Why a command failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Failure {
     /// One line for people.
     #[error("{0}")]

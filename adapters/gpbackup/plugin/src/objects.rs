@@ -23,13 +23,13 @@ use backstay_repository::repository::Repository;
 use backstay_repository::snapshot::Snapshot;
 use backstay_repository::tree::Node;
 use backstay_repository::walk::walk;
-use parking_lot::Mutex;
 use rustix::event::PollFlags;
 
 use crate::config::Config;
 use crate::key::{Key, Timestamp, tag};
 use crate::place::{Alone, Place, told};
 use crate::session::{Line, Session};
+use crate::together::Together;
 use crate::{Failure, log};
 
 /// An open repository with objects in it.
@@ -43,37 +43,40 @@ pub struct Objects {
 #[derive(Default)]
 pub(crate) struct Known {
     /// The index files, and what they say.
-    index: Mutex<Option<(Vec<Id>, Arc<Index>)>>,
-    snapshots: Mutex<HashMap<Id, Snapshot>>,
+    index: Together<Option<(Vec<Id>, Arc<Index>)>, Error>,
+    snapshots: Together<HashMap<Id, Snapshot>, Error>,
 }
 
 impl Known {
     /// The index as it is now.
     pub(crate) fn index(&self, repository: &Repository) -> Result<Arc<Index>, Error> {
-        let mut files: Vec<Id> = repository.store().list(ObjectKind::Index)?.into_iter().map(|(id, _)| id).collect();
-        files.sort_unstable();
-        let mut index = self.index.lock();
-        if let Some((before, index)) = &*index
-            && *before == files
-        {
-            return Ok(Arc::clone(index));
-        }
-        // A file that comes meanwhile may be in it already; the next look reads it again.
-        let loaded = Arc::new(repository.load_index()?);
-        *index = Some((files, Arc::clone(&loaded)));
-        Ok(loaded)
+        self.index.with(|index| {
+            let listed = repository.store().list(ObjectKind::Index)?;
+            let mut files: Vec<Id> = listed.into_iter().map(|(id, _)| id).collect();
+            files.sort_unstable();
+            if let Some((before, index)) = &*index
+                && *before == files
+            {
+                return Ok(Arc::clone(index));
+            }
+            // A file that comes meanwhile may be in it already; the next look reads it again.
+            let loaded = Arc::new(repository.load_index()?);
+            *index = Some((files, Arc::clone(&loaded)));
+            Ok(loaded)
+        })
     }
 
     /// The snapshots of a backup, the newest first.
     fn snapshots(&self, repository: &Repository, timestamp: &Timestamp) -> Result<Vec<(Id, Snapshot)>, Error> {
-        let mut known = self.snapshots.lock();
-        for _ in 0..LISTINGS {
-            if Self::read_snapshots(&mut known, repository)? {
-                let these = known.iter().filter(|(_, snapshot)| is_ours(snapshot, Some(timestamp)));
-                return Ok(newest_first(these.map(|(id, snapshot)| (*id, snapshot.clone())).collect()));
+        self.snapshots.with(|known| {
+            for _ in 0..LISTINGS {
+                if Self::read_snapshots(known, repository)? {
+                    let these = known.iter().filter(|(_, snapshot)| is_ours(snapshot, Some(timestamp)));
+                    return Ok(newest_first(these.map(|(id, snapshot)| (*id, snapshot.clone())).collect()));
+                }
             }
-        }
-        Err(Error::Other("the snapshots change faster than they can be read".to_owned()))
+            Err(Error::Other("the snapshots change faster than they can be read".to_owned()))
+        })
     }
 
     /// Reads those that are new. False: one of them vanished before it was read. Then a newer one that was not listed has
@@ -192,7 +195,7 @@ impl Objects {
     pub fn delete(&self, timestamp: &Timestamp) -> Result<(), Failure> {
         let lock = self.repository.lock(false, None).map_err(|error| told(&error))?;
         // A fold that runs on this host would write it anew.
-        let _folding = Alone::begin(&timestamp.to_string())?;
+        let _folding = Alone::begin(&timestamp.to_string());
         let ids: Vec<Id> = self.snapshots(timestamp)?.into_iter().map(|(id, _)| id).collect();
         let deleted = self.repository.store().delete_all(ObjectKind::Snapshot, &ids);
         deleted.map_err(|error| told(&Error::from(error)))?;
@@ -342,10 +345,17 @@ impl Write for Output<'_> {
             self.failed = Some(failure);
             return Err(io::Error::other("whoever asked for it has gone"));
         }
-        self.file.write(piece).inspect_err(|error| match error.kind() {
-            io::ErrorKind::Interrupted => {}
-            io::ErrorKind::BrokenPipe => self.failed = Some(Failure::ReaderGone),
-            _ => self.failed = Some(Failure::new(format!("cannot write what was asked for: {error}"))),
+        self.file.write(piece).map_err(|error| match error.kind() {
+            // Whoever else has the descriptor may have made it non-blocking: it is waited for and tried again.
+            io::ErrorKind::WouldBlock => io::ErrorKind::Interrupted.into(),
+            kind => {
+                if kind == io::ErrorKind::BrokenPipe {
+                    self.failed = Some(Failure::ReaderGone);
+                } else if kind != io::ErrorKind::Interrupted {
+                    self.failed = Some(Failure::new(format!("cannot write what was asked for: {error}")));
+                }
+                error
+            }
         })
     }
 
@@ -363,7 +373,7 @@ pub(crate) fn fold(place: &Place, timestamp: &Timestamp) -> Result<(), Failure> 
         return Ok(());
     }
     let objects = Objects::of(place.config.clone(), place.open()?, Arc::default());
-    let _folding = Alone::begin(&timestamp.to_string())?;
+    let _folding = Alone::begin(&timestamp.to_string());
     let lock = objects.repository.lock(false, None).map_err(|error| told(&error))?;
     let host = objects.config.host();
     let mut parts = objects.snapshots(timestamp)?;
@@ -382,13 +392,16 @@ fn fold_parts(repository: &Arc<Repository>, parts: Vec<(Id, Snapshot)>, lock: &L
     }
     let ids: Vec<Id> = parts.iter().map(|(id, _)| *id).collect();
     let count = ids.len();
-    let report = merge(repository, parts, MergeOptions::default(), &EngineLedgers, &Silent)?;
+    // It is as old as the newest of them: what anybody stores meanwhile is newer.
+    let options =
+        MergeOptions { time: parts.iter().map(|(_, snapshot)| snapshot.time.time()).max(), ..MergeOptions::default() };
+    let report = merge(repository, parts, options, &EngineLedgers, &Silent)?;
     lock.check()?;
     let store = repository.store();
-    // Somebody on another host may have deleted the backup meanwhile: then it stays deleted.
-    let there = store.list(ObjectKind::Snapshot)?;
-    let deleted = !ids.iter().any(|id| there.iter().any(|(listed, _)| listed == id));
-    let gone: Vec<Id> = if deleted { report.new.into_iter().collect() } else { ids };
+    // Somebody else may be deleting the backup, and then it stays deleted; or he has folded it too.
+    let there: HashSet<Id> = store.list(ObjectKind::Snapshot)?.into_iter().map(|(id, _)| id).collect();
+    let touched = !ids.iter().all(|id| there.contains(id));
+    let gone: Vec<Id> = if touched { report.new.into_iter().collect() } else { ids };
     store.delete_all(ObjectKind::Snapshot, &gone)?;
     Ok(count)
 }

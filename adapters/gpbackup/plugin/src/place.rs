@@ -100,7 +100,7 @@ impl Place {
             return self.open();
         }
         // Hundreds of processes of a host may be here at once.
-        let _alone = Alone::begin("init")?;
+        let _alone = Alone::begin("init");
         if self.exists()? {
             return self.open();
         }
@@ -169,19 +169,22 @@ pub(crate) fn password(config: &Config) -> Result<Vec<u8>, Failure> {
     Ok(password)
 }
 
-/// The right to do something that one process of a host does at a time.
-pub(crate) struct Alone(#[allow(dead_code)] File);
+/// The right to do something that one process of a host does at a time. Two at once do each other no harm: one of them has
+/// worked in vain. So an account that may write nowhere goes without.
+pub(crate) struct Alone(#[allow(dead_code)] Option<File>);
 
 impl Alone {
     /// Waits for it.
-    pub(crate) fn begin(what: &str) -> Result<Self, Failure> {
+    pub(crate) fn begin(what: &str) -> Self {
         let folder = state_directory().join("gpbackup");
         let path = folder.join(format!("{what}.lock"));
-        let wrong = |error: &dyn std::fmt::Display| Failure::new(format!("cannot use {}: {error}", path.display()));
-        std::fs::create_dir_all(&folder).map_err(|error| wrong(&error))?;
-        let file = File::options().create(true).append(true).open(&path).map_err(|error| wrong(&error))?;
-        flock(&file, FlockOperation::LockExclusive).map_err(|error| wrong(&error))?;
-        Ok(Self(file))
+        let lock = || -> std::io::Result<File> {
+            std::fs::create_dir_all(&folder)?;
+            let file = File::options().create(true).append(true).open(&path)?;
+            flock(&file, FlockOperation::LockExclusive)?;
+            Ok(file)
+        };
+        Self(lock().inspect_err(|error| log::warning(&format!("cannot use {}: {error}", path.display()))).ok())
     }
 }
 

@@ -79,7 +79,8 @@ fn hand_over(
         Err(failure) => return Handed::Over(Err(failure)),
     };
     if agent.sender.send_with_fd(&Pass, descriptor.as_fd()).is_err() {
-        return Handed::Lost;
+        // It never had it.
+        return Handed::Not;
     }
     drop(descriptor);
     agent.next().map_or(Handed::Lost, |answer| Handed::Over(settle(answer)))

@@ -24,7 +24,8 @@ use crate::place::password;
 use crate::{Failure, log};
 
 /// Variables of the environment from which stores take credentials and addresses: by how their names begin, and by name.
-const PREFIXES: &[&str] = &["AWS_", "AZURE_", "GOOGLE_", "OS_", "ST_", "SWIFT_", "B2_", "RESTIC_", "BACKSTAY_"];
+const PREFIXES: &[&str] =
+    &["AWS_", "AZURE_", "GOOGLE_", "OS_", "ST_", "SWIFT_", "B2_", "WEBDAV_", "RESTIC_", "BACKSTAY_"];
 const NAMES: &[&str] = &[
     "HOME",
     "XDG_CACHE_HOME",
@@ -266,7 +267,9 @@ fn salt(folder: &Path) -> Result<[u8; 32], Failure> {
     getrandom::fill(&mut fresh).map_err(|error| wrong(&error))?;
     let unfinished = folder.join(format!("salt.{}", std::process::id()));
     let made = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
-    let linked = made.and_then(|mut file| file.write_all(&fresh)).and_then(|()| std::fs::hard_link(&unfinished, &path));
+    let linked = made
+        .and_then(|mut file| file.write_all(&fresh).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::hard_link(&unfinished, &path));
     if let Err(error) = std::fs::remove_file(&unfinished) {
         log::warning(&format!("{}: {error}", unfinished.display()));
     }
@@ -274,5 +277,31 @@ fn salt(folder: &Path) -> Result<[u8; 32], Failure> {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(wrong(&error)),
         // Where somebody else was first, his counts.
         _ => read().map_err(|error| wrong(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stores_take_from_the_environment_reaches_the_agent_and_passwords_do_not() {
+        for name in [
+            "AWS_SESSION_TOKEN",
+            "AZURE_ACCOUNT_KEY",
+            "GOOGLE_APPLICATION_CREDENTIALS",
+            "OS_AUTH_URL",
+            "ST_KEY",
+            "WEBDAV_PASSWORD",
+            "RESTIC_REST_PASSWORD",
+            "BACKSTAY_REST_PASSWORD",
+            "HOME",
+            "https_proxy",
+        ] {
+            assert!(is_credential(name), "{name}");
+        }
+        for name in ["BACKSTAY_PASSWORD", "BACKSTAY_PASSWORD_FILE", "PGPASSWORD", "PATH", "LD_PRELOAD"] {
+            assert!(!is_credential(name), "{name}");
+        }
     }
 }

@@ -4,8 +4,10 @@
 //! prune elsewhere need not wait for long. One that failed is given up, and the next object begins another.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,6 +27,7 @@ use crate::key::Key;
 use crate::objects::{Known, Objects, Output, Range};
 use crate::place::{Place, told};
 use crate::session::{Line, Received, Session, gone};
+use crate::together::Together;
 use crate::{Failure, log};
 
 /// A session without work ends after this time.
@@ -70,7 +73,8 @@ pub(super) fn serve(seat: &Seat, idle: Duration) -> Result<bool, Failure> {
         begun: Instant::now(),
         stopping,
         open: Mutex::default(),
-        session: Mutex::default(),
+        opening: Default::default(),
+        session: Together::default(),
         waiting: Mutex::default(),
         more: Condvar::new(),
         running: AtomicU64::new(0),
@@ -79,6 +83,7 @@ pub(super) fn serve(seat: &Seat, idle: Duration) -> Result<bool, Failure> {
         files: AtomicU64::new(0),
         fetches: AtomicU64::new(0),
         used: Mutex::new(Instant::now()),
+        stored: Mutex::new(Instant::now()),
     });
     let committing = Arc::clone(&agent);
     let committer = std::thread::Builder::new().name("commit".to_owned()).spawn(move || committing.commit_for_ever());
@@ -170,7 +175,9 @@ struct Agent {
     begun: Instant,
     stopping: Arc<AtomicBool>,
     open: Mutex<Option<Open>>,
-    session: Mutex<Option<Arc<Session>>>,
+    /// Attempts to open the repository, for those who restore and those who store: only these make it where there is none.
+    opening: [Together<(), Failure>; 2],
+    session: Together<Option<Arc<Session>>, Failure>,
     waiting: Mutex<Vec<Waiting>>,
     more: Condvar,
     running: AtomicU64,
@@ -180,7 +187,9 @@ struct Agent {
     files: AtomicU64,
     /// Objects that are being written for those who restore.
     fetches: AtomicU64,
+    /// When the last command ended, and the last of those that store.
     used: Mutex<Instant>,
+    stored: Mutex<Instant>,
 }
 
 /// Counts something as long as it lives.
@@ -199,8 +208,24 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// A command that is served.
+/// Takes down the time when this goes.
+struct Stamped<'a>(&'a Mutex<Instant>);
+
+impl Drop for Stamped<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = Instant::now();
+    }
+}
+
+/// A command that is served, or what else the process must not end before.
 struct Running(Arc<Agent>);
+
+impl Running {
+    fn begin(agent: &Arc<Agent>) -> Self {
+        agent.running.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(agent))
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -211,21 +236,29 @@ impl Drop for Running {
 impl Agent {
     /// Takes everybody who has connected.
     fn accept(self: &Arc<Self>, listener: &UnixListener) {
-        while let Ok((socket, _)) = listener.accept() {
+        loop {
+            let socket = match listener.accept() {
+                Ok((socket, _)) => socket,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // It is there still, and nothing but an end of others makes room for it.
+                    log::warning(&format!("agent: nobody can be served now: {error}"));
+                    std::thread::sleep(TICK);
+                    return;
+                }
+            };
             let own = socket_peercred(&socket).is_ok_and(|peer| peer.uid == rustix::process::geteuid());
             if !own || socket.set_nonblocking(false).is_err() {
                 continue;
             }
-            self.running.fetch_add(1, Ordering::SeqCst);
-            let agent = Arc::clone(self);
+            let running = Running::begin(self);
             let started = std::thread::Builder::new().name("command".to_owned()).spawn(move || {
-                let _running = Running(Arc::clone(&agent));
-                agent.converse(socket.into());
+                running.0.converse(socket.into());
+                drop(running);
             });
             if let Err(error) = started {
                 // The connection is closed: the command does its work itself.
                 log::warning(&format!("agent: a thread cannot be started: {error}"));
-                self.running.fetch_sub(1, Ordering::SeqCst);
             }
         }
     }
@@ -238,12 +271,23 @@ impl Agent {
         self.used.lock().elapsed() >= limit
     }
 
-    fn end_idle_session(&self) {
+    fn end_idle_session(self: &Arc<Self>) {
         // Somebody who begins one may wait for another's lock, and nobody may wait for him here.
         let Some(mut session) = self.session.try_lock() else { return };
         let unused = session.as_ref().is_some_and(|session| Arc::strong_count(session) == 1);
-        if unused && self.used.lock().elapsed() >= SESSION_IDLE {
-            session.take();
+        if !unused || self.stored.lock().elapsed() < SESSION_IDLE {
+            return;
+        }
+        let ended = session.take();
+        drop(session);
+        // Giving up the lock takes as long as the store does. The process is there until it is done.
+        let running = Running::begin(self);
+        let ending = std::thread::Builder::new().name("end".to_owned()).spawn(move || {
+            drop(ended);
+            drop(running);
+        });
+        if let Err(error) = ending {
+            log::warning(&format!("agent: a thread cannot be started: {error}"));
         }
     }
 
@@ -290,31 +334,36 @@ impl Agent {
 
     /// The open repository, opened again where another one lies in its place.
     fn repository(&self, opening: &Opening, make: bool) -> Result<(Arc<Repository>, Arc<Known>), Failure> {
-        let mut open = self.open.lock();
-        if let Some(open) = &mut *open
-            && open.is_there()?
-        {
-            return Ok((Arc::clone(&open.repository), Arc::clone(&open.known)));
-        }
-        *open = None;
-        self.session.lock().take();
-        let place = Place::new(opening.config.clone())?.with_password(opening.password.clone());
-        let repository = if make { place.open_or_make()? } else { place.open()? };
-        let config = config_file(&repository)?.unwrap_or_default();
-        let known = Arc::<Known>::default();
-        *open =
-            Some(Open { repository: Arc::clone(&repository), known: Arc::clone(&known), config, seen: Instant::now() });
-        Ok((repository, known))
+        self.opening[usize::from(make)].with(|()| {
+            let mut open = self.open.lock();
+            if let Some(open) = &mut *open
+                && open.is_there()?
+            {
+                return Ok((Arc::clone(&open.repository), Arc::clone(&open.known)));
+            }
+            *open = None;
+            if let Some(session) = self.session.lock().take() {
+                session.abandon();
+            }
+            let place = Place::new(opening.config.clone())?.with_password(opening.password.clone());
+            let repository = if make { place.open_or_make()? } else { place.open()? };
+            let config = config_file(&repository)?.unwrap_or_default();
+            let known = Arc::<Known>::default();
+            let (there, seen) = ((Arc::clone(&repository), Arc::clone(&known)), Instant::now());
+            *open = Some(Open { repository, known, config, seen });
+            Ok(there)
+        })
     }
 
     fn session(&self, config: &Config, repository: &Arc<Repository>, known: &Known) -> Result<Arc<Session>, Failure> {
-        let mut session = self.session.lock();
-        if let Some(session) = &*session {
-            return Ok(Arc::clone(session));
-        }
-        let begun = Arc::new(Session::begin(config, repository, known)?);
-        *session = Some(Arc::clone(&begun));
-        Ok(begun)
+        self.session.with(|session| {
+            if let Some(session) = session.as_ref().filter(|session| !session.has_failed()) {
+                return Ok(Arc::clone(session));
+            }
+            let begun = Arc::new(Session::begin(config, repository, known)?);
+            *session = Some(Arc::clone(&begun));
+            Ok(begun)
+        })
     }
 
     /// A session that failed cannot go on.
@@ -326,6 +375,7 @@ impl Agent {
     }
 
     fn store(&self, opening: &Opening, key: &Key, is_file: bool, peer: &mut Peer<'_>) -> Result<(), Failure> {
+        let _stored = Stamped(&self.stored);
         let file = is_file.then(|| Counted::new(&self.files));
         let (repository, known) = self.repository(opening, true)?;
         let session = self.session(&opening.config, &repository, &known)?;
@@ -342,7 +392,7 @@ impl Agent {
         self.waiting.lock().push(Waiting { object, session, line, reply });
         drop(file);
         self.more.notify_all();
-        done.recv().unwrap_or_else(|_| Err(Failure::new("the agent ended before it was stored")))
+        done.recv().unwrap_or_else(|_| Err(Failure::new("the agent failed before it was stored")))
     }
 
     fn commit_for_ever(&self) {
@@ -358,7 +408,10 @@ impl Agent {
             while let Some(first) = batch.first() {
                 let session = Arc::clone(&first.session);
                 let (these, others) = batch.into_iter().partition(|one| Arc::ptr_eq(&one.session, &session));
-                self.commit(&session, these);
+                // Whoever waits for this one is told when its sender goes, and others go on.
+                if catch_unwind(AssertUnwindSafe(|| self.commit(&session, these))).is_err() {
+                    self.give_up(&session);
+                }
                 batch = others;
             }
         }
@@ -368,9 +421,6 @@ impl Agent {
         let objects: Vec<(&Received, Line<'_>)> =
             batch.iter().map(|one| (&one.object, Line::Peer(one.line.as_fd()))).collect();
         let result = session.commit(&objects);
-        if result.is_err() {
-            self.give_up(session);
-        }
         self.commits.fetch_add(1, Ordering::SeqCst);
         for (at, one) in batch.into_iter().enumerate() {
             let answer = match &result {
@@ -381,6 +431,9 @@ impl Agent {
             drop((one.object, one.session, one.line));
             // The thread waits for it, unless it died.
             let _ = one.reply.send(answer);
+        }
+        if result.is_err() {
+            self.give_up(session);
         }
     }
 
