@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backstay_core::Store;
+use backstay_engine::job::state_directory;
 use backstay_stores::{Notice, StoreOptions};
 
 use crate::args::GlobalOptions;
@@ -53,6 +54,7 @@ pub fn store(address: &str, options: &GlobalOptions, notice: Notice) -> Result<A
         extended: store.option.clone(),
         notice: Some(notice),
         cancelled: Some(Arc::new(signals::interrupted)),
+        gpbackup: Some(Arc::new(|config, options| backstay_gpbackup_store::open(config, options, &state_directory()))),
         ..StoreOptions::default()
     };
     backstay_stores::open(address, &options).map_err(|error| Failure::Fatal(chain(&error)))

@@ -26,6 +26,8 @@ pub enum Address {
     WebDav(Web),
     /// A repository of restic's REST server: the whole address, which `rest.rs` takes apart. It can hold a password.
     Rest(Secret),
+    /// Whatever a storage plugin of gpbackup stores to: the plugin's configuration file.
+    Gpbackup(PathBuf),
 }
 
 /// A bucket or container and the way to it.
@@ -71,7 +73,7 @@ pub struct Web {
 pub struct AddressError(pub(crate) String);
 
 /// Schemes that are known, with how their addresses look.
-const SCHEMES: [(&str, &str); 9] = [
+const SCHEMES: [(&str, &str); 10] = [
     ("local", "local:/srv/backup"),
     ("s3", "s3://bucket/prefix?endpoint=https://host"),
     ("gs", "gs:bucket:/prefix"),
@@ -81,6 +83,7 @@ const SCHEMES: [(&str, &str); 9] = [
     ("webdav", "webdav://host/path"),
     ("webdavs", "webdavs://host/path"),
     ("rest", "rest:https://host/path"),
+    ("gpbackup", "gpbackup:/etc/backup/plugin.yaml"),
 ];
 
 impl Address {
@@ -105,6 +108,8 @@ impl Address {
             "webdavs" => web("webdavs", &format!("https:{rest}")).map(Self::WebDav),
             "rest" if rest.starts_with("http") && rest.contains(":/") => Ok(Self::Rest(Secret::new(text))),
             "rest" => Err(wrong("rest", "it is not an http:// or https:// address")),
+            "gpbackup" if rest.is_empty() => Err(wrong("gpbackup", "it names no configuration file")),
+            "gpbackup" => Ok(Self::Gpbackup(PathBuf::from(rest))),
             "rclone" => Err(AddressError(
                 "rclone: is not supported: Backstay speaks to S3, Google Cloud Storage, Azure, Swift, SFTP, WebDAV and \
                  REST servers itself (\"rclone serve restic\" makes any remote of rclone's a rest: repository)"
@@ -146,6 +151,7 @@ impl Address {
             },
             Self::WebDav(web) => format!("webdav:{}", web.url),
             Self::Rest(text) => rest_shown(text.expose()),
+            Self::Gpbackup(path) => format!("gpbackup:{}", path.display()),
         }
     }
 }

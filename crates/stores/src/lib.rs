@@ -56,6 +56,6 @@ pub use local::LocalStore;
 #[cfg(any(test, feature = "testing"))]
 pub use memory::MemoryStore;
 pub use open::{OpenError, open, open_at};
-pub use options::{Cancelled, Notice, StoreOptions};
+pub use options::{Cancelled, Notice, Opener, Settings, StoreOptions};
 pub use rest::{RestOptions, RestStore};
 pub use secret::Secret;

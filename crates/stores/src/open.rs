@@ -120,6 +120,10 @@ impl Making<'_> {
             Address::WebDav(web) => object(crate::webdav::parts(web, self)?),
             #[cfg(not(feature = "webdav"))]
             Address::WebDav(_) => Err(OpenError::NotBuilt("WebDAV")),
+            Address::Gpbackup(path) => match &self.options.gpbackup {
+                Some(open) => open(path, self.options).map(|store| self.limited(store)),
+                None => Err(OpenError::NotBuilt("gpbackup")),
+            },
             Address::Rest(text) => {
                 let mut settings = Settings::gather("rest", &[], self.options)?;
                 let usual = RestOptions::from_environment(|name| self.options.environment.get(name));

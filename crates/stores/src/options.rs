@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use backstay_core::ObjectKind;
+use backstay_core::{ObjectKind, Store};
 
 use crate::environment::Environment;
 use crate::open::OpenError;
@@ -17,6 +17,9 @@ pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Says whether nobody wants to wait any longer.
 pub type Cancelled = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Opens a kind of store that this crate does not know itself, by what stands behind the scheme of its addresses.
+pub type Opener = Arc<dyn Fn(&Path, &StoreOptions) -> Result<Arc<dyn Store>, OpenError> + Send + Sync>;
 
 /// Options of every store.
 #[derive(Clone)]
@@ -45,6 +48,8 @@ pub struct StoreOptions {
     pub notice: Option<Notice>,
     /// Asked during pauses between two attempts: a pause ends with the last error as soon as this says so.
     pub cancelled: Option<Cancelled>,
+    /// Opens `gpbackup:` addresses; they are refused without.
+    pub gpbackup: Option<Opener>,
 }
 
 impl Default for StoreOptions {
@@ -62,6 +67,7 @@ impl Default for StoreOptions {
             environment: Environment::Process,
             notice: None,
             cancelled: None,
+            gpbackup: None,
         }
     }
 }
@@ -81,12 +87,12 @@ impl fmt::Debug for StoreOptions {
 }
 
 /// Kinds of stores that have options of their own, by the word before the dot.
-const SERVICES: [&str; 8] = ["local", "s3", "gs", "azure", "swift", "sftp", "webdav", "rest"];
+const SERVICES: [&str; 9] = ["local", "s3", "gs", "azure", "swift", "sftp", "webdav", "rest", "gpbackup"];
 
 /// The settings of one kind of store: what its address and `-o` say. Each is taken out by whoever understands it; what is
 /// left in the end is a mistake.
 #[derive(Debug)]
-pub(crate) struct Settings {
+pub struct Settings {
     service: &'static str,
     values: BTreeMap<String, String>,
     known: Vec<&'static str>,
@@ -94,7 +100,10 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Gathers them; `-o` counts before the address.
-    pub(crate) fn gather(
+    ///
+    /// # Errors
+    /// [`OpenError::Option`] for one that has no value, or is of no kind of store.
+    pub fn gather(
         service: &'static str,
         address: &[(String, String)],
         options: &StoreOptions,
@@ -122,13 +131,17 @@ impl Settings {
     }
 
     /// Takes a text out.
-    pub(crate) fn text(&mut self, key: &'static str) -> Option<String> {
+    #[must_use]
+    pub fn text(&mut self, key: &'static str) -> Option<String> {
         self.known.push(key);
         self.values.remove(key).filter(|value| !value.is_empty())
     }
 
     /// Takes a yes or no out.
-    pub(crate) fn flag(&mut self, key: &'static str) -> Result<bool, OpenError> {
+    ///
+    /// # Errors
+    /// [`OpenError::Option`] for another word.
+    pub fn flag(&mut self, key: &'static str) -> Result<bool, OpenError> {
         match self.text(key).as_deref() {
             None | Some("false" | "no" | "0") => Ok(false),
             Some("true" | "yes" | "1") => Ok(true),
@@ -137,7 +150,10 @@ impl Settings {
     }
 
     /// Takes the number of calls at once out; the global option counts less.
-    pub(crate) fn connections(&mut self, options: &StoreOptions, usual: usize) -> Result<usize, OpenError> {
+    ///
+    /// # Errors
+    /// [`OpenError::Option`] unless it is between 1 and 1000.
+    pub fn connections(&mut self, options: &StoreOptions, usual: usize) -> Result<usize, OpenError> {
         let number = match self.text("connections") {
             Some(text) => text
                 .parse()
@@ -183,7 +199,10 @@ impl Settings {
     }
 
     /// Refuses what nobody took.
-    pub(crate) fn finish(self) -> Result<(), OpenError> {
+    ///
+    /// # Errors
+    /// [`OpenError::Option`] with what there is.
+    pub fn finish(self) -> Result<(), OpenError> {
         let Some(key) = self.values.keys().next() else { return Ok(()) };
         let mut known = self.known;
         known.sort_unstable();

@@ -8,6 +8,7 @@
 mod extremes;
 mod forget_prune;
 mod full_disk;
+mod gpbackup_store;
 mod hostile;
 mod kill;
 mod maintenance;

@@ -18,6 +18,7 @@ mod test_exit_status;
 mod test_fileset;
 mod test_find;
 mod test_forget;
+mod test_gpbackup_store;
 mod test_help;
 mod test_hook_plugins;
 mod test_init;
