@@ -55,6 +55,10 @@ pub mod words;
 pub use local::LocalStore;
 #[cfg(any(test, feature = "testing"))]
 pub use memory::MemoryStore;
+#[cfg(feature = "opendal")]
+pub use object_store::ForeignObjects;
+#[cfg(feature = "s3")]
+pub use open::open_foreign;
 pub use open::{OpenError, open, open_at};
 pub use options::{Cancelled, Notice, Opener, Settings, StoreOptions};
 pub use rest::{RestOptions, RestStore};

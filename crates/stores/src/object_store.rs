@@ -7,6 +7,8 @@
 //! * A call in which nothing moves for [`SILENCE`] ends.
 //! * No call is repeated here: [`crate::retry`] does that.
 
+mod foreign;
+
 use std::fmt;
 use std::ops::Range;
 use std::pin::pin;
@@ -28,6 +30,8 @@ use crate::runtime;
 use crate::secret::{Secret, scrub};
 use crate::transport::{Ear, Heard, Transport};
 use crate::trouble::{SILENCE, Trouble};
+
+pub use foreign::ForeignObjects;
 
 /// What all services have in common, made by the service's own file.
 pub(crate) struct Parts {

@@ -12,6 +12,8 @@ use crate::local::LocalStore;
 use crate::options::{Settings, StoreOptions};
 use crate::rest::{RestOptions, RestStore};
 use crate::retry::RetryStore;
+#[cfg(feature = "opendal")]
+use crate::secret::Secret;
 
 /// Why there is no store. No text repeats an address or a credential.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +63,23 @@ pub fn open_at(address: &Address, options: &StoreOptions) -> Result<Arc<dyn Stor
     if options.append_only { Ok(Arc::new(AppendOnlyStore::new(store))) } else { Ok(store) }
 }
 
+/// Objects that another program laid out below an `s3:` address.
+///
+/// # Errors
+/// As [`open`]; the address is of another kind.
+#[cfg(feature = "s3")]
+pub fn open_foreign(address: &str, options: &StoreOptions) -> Result<crate::ForeignObjects, OpenError> {
+    let making = Making {
+        options,
+        bandwidth: Arc::new(Bandwidth::new(options.limit_upload, options.limit_download)),
+        answered: Arc::default(),
+    };
+    match Address::parse(address)? {
+        Address::S3(bucket) => Ok(crate::ForeignObjects::new(crate::s3::parts(&bucket, &making)?)),
+        _ => Err(OpenError::Option("objects of other programs are read from s3: addresses only".to_owned())),
+    }
+}
+
 /// What those who make a store are given.
 pub(crate) struct Making<'a> {
     pub(crate) options: &'a StoreOptions,
@@ -78,8 +97,9 @@ impl Making<'_> {
     /// A client for HTTP.
     #[cfg(feature = "opendal")]
     pub(crate) fn client(&self) -> Result<reqwest::Client, OpenError> {
-        crate::transport::client(self.options.certificates.as_deref(), self.options.insecure_tls)
-            .map_err(OpenError::Option)
+        let StoreOptions { certificates, insecure_tls, proxy, .. } = self.options;
+        let proxy = proxy.as_ref().map(Secret::expose);
+        crate::transport::client(certificates.as_deref(), *insecure_tls, proxy).map_err(OpenError::Option)
     }
 
     /// A store that does not pace its bytes itself.

@@ -10,6 +10,7 @@ use backstay_core::{ObjectKind, Store};
 
 use crate::environment::Environment;
 use crate::open::OpenError;
+use crate::secret::Secret;
 use crate::trouble::DEFAULT_RETRY_TIME;
 
 /// Who is told, once, that the store makes us wait.
@@ -40,6 +41,8 @@ pub struct StoreOptions {
     pub client_certificate: Option<PathBuf>,
     /// Whether any certificate will do.
     pub insecure_tls: bool,
+    /// The proxy for all requests of S3, Google Cloud Storage, Azure, Swift and WebDAV; none: the one that the environment names.
+    pub proxy: Option<Secret>,
     /// `service.key=value`, as with restic's `-o`: options of one kind of store. Those of other kinds do not count.
     pub extended: Vec<String>,
     /// Where credentials are looked for.
@@ -63,6 +66,7 @@ impl Default for StoreOptions {
             certificates: None,
             client_certificate: None,
             insecure_tls: false,
+            proxy: None,
             extended: Vec::new(),
             environment: Environment::Process,
             notice: None,

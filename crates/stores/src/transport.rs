@@ -84,8 +84,12 @@ impl Ear {
 /// The client that all calls of a store share.
 ///
 /// # Errors
-/// When the system's certificates cannot be read, or the file of extra ones.
-pub(crate) fn client(certificates: Option<&std::path::Path>, insecure: bool) -> Result<reqwest::Client, String> {
+/// When the system's certificates cannot be read, or the file of extra ones; when the proxy's address is none.
+pub(crate) fn client(
+    certificates: Option<&std::path::Path>,
+    insecure: bool,
+    proxy: Option<&str>,
+) -> Result<reqwest::Client, String> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("backstay/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT)
@@ -101,6 +105,11 @@ pub(crate) fn client(certificates: Option<&std::path::Path>, insecure: bool) -> 
             return Err(format!("{shown} holds no certificates in PEM form"));
         }
         builder = builder.tls_certs_merge(list);
+    }
+    if let Some(proxy) = proxy {
+        // Its address can hold a password.
+        let proxy = reqwest::Proxy::all(proxy).map_err(|_| "the proxy's address is no URL".to_owned())?;
+        builder = builder.proxy(proxy);
     }
     if insecure {
         builder = builder.tls_danger_accept_invalid_certs(true);

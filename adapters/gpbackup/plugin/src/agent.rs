@@ -67,6 +67,8 @@ pub(crate) enum Answer {
     Ready,
     Done,
     Failed(String),
+    /// There is no such object, or no repository.
+    Missing(String),
     /// Whoever read the output has gone.
     ReaderGone,
     Status(Status),
@@ -93,6 +95,7 @@ impl From<Result<(), Failure>> for Answer {
             Ok(()) => Self::Done,
             Err(Failure::ReaderGone) => Self::ReaderGone,
             Err(Failure::Told(text)) => Self::Failed(text),
+            Err(Failure::Missing(text)) => Self::Missing(text),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use backstay_gpbackup_contract::ConfigFile;
 use serde::{Deserialize, Serialize};
 
+use crate::s3_options::S3Options;
 use crate::{Failure, log};
 
 /// What gpbackup adds, and options that gpbackup itself looks at (reference 3.2).
@@ -70,6 +71,10 @@ pub struct Config {
     pub cache: Cache,
     /// Options of one kind of store, as `-o` gives them to `backstay`.
     pub store_options: Vec<String>,
+    /// Where gpbackup_s3_plugin keeps its backups.
+    pub s3: Option<S3Options>,
+    /// Whether the repository is in the same bucket, by these options.
+    pub is_beside: bool,
     /// Whether an agent does the work.
     pub agent: Agent,
     /// Seconds after which an agent ends that nobody needs.
@@ -116,8 +121,14 @@ impl Config {
         let mut given = file.options;
         // gpbackup writes an option without a value as an empty one.
         given.retain(|_, value| !value.is_empty());
+        let s3 = S3Options::take(&mut given)?;
         let mut take = |name: &str| given.remove(name);
-        let repository = take("repository").ok_or("the option repository is required")?;
+        // Its credentials are for that place, not for another one.
+        let (repository, is_beside) = match (take("repository"), &s3) {
+            (Some(repository), _) => (repository, false),
+            (None, Some(s3)) => (s3.repository(), true),
+            (None, None) => return Err("the option repository is required".to_owned()),
+        };
         // Commands run in whatever folder their callers are in.
         if !repository.starts_with('/') && !repository.contains(':') {
             return Err("the option repository is an absolute path or an address such as s3:HOST/BUCKET".to_owned());
@@ -138,7 +149,9 @@ impl Config {
             },
             limit_upload: kib("limit_upload", take("limit_upload"))?,
             limit_download: kib("limit_download", take("limit_download"))?,
-            connections: number("connections", take("connections"))?.map(|count: u32| count as usize),
+            connections: number("connections", take("connections"))?
+                .map(|count: u32| count as usize)
+                .or(s3.as_ref().and_then(|s3| s3.connections)),
             tags: words(take("tags")),
             host: take("host"),
             cache: match take("cache").as_deref() {
@@ -148,6 +161,8 @@ impl Config {
                 Some(_) => return Err("the option cache is on, off or the absolute path of a folder".to_owned()),
             },
             store_options: words(take("store_options")),
+            s3,
+            is_beside,
             agent: match take("agent").as_deref() {
                 None | Some("on") => Agent::On,
                 Some("off") => Agent::Off,

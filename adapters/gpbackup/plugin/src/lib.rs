@@ -5,6 +5,7 @@
 //! * [`arguments`] reads the command line, [`config`] the configuration file, [`key`] the names of objects; [`log`] is where
 //!   administrators look.
 //! * [`place`] opens the repository that the configuration names; `session` stores in it, [`objects`] finds and deletes.
+//! * [`s3_options`] are those of gpbackup_s3_plugin; `older` reads the backups that it made.
 //! * [`agent`] is the process that holds a repository open; `work` hands a command's work over to it, or does it here.
 //!
 //! Every storing command makes a snapshot of its own before it ends with status 0, so nothing depends on what is called
@@ -16,7 +17,9 @@ pub mod config;
 pub mod key;
 pub mod log;
 pub mod objects;
+mod older;
 pub mod place;
+pub mod s3_options;
 mod session;
 mod together;
 mod work;
@@ -45,6 +48,9 @@ pub enum Failure {
     /// One line for people.
     #[error("{0}")]
     Told(String),
+    /// The same: there is no such object, or no repository yet.
+    #[error("{0}")]
+    Missing(String),
     /// Whoever read the output has gone: that is no incident (reference 9.1).
     #[error("the reader has gone")]
     ReaderGone,
@@ -62,7 +68,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Command::parse(arguments).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::ReaderGone) => ExitCode::FAILURE,
-        Err(Failure::Told(text)) => {
+        Err(Failure::Told(text) | Failure::Missing(text)) => {
             log::error(&text);
             // Nobody is left to tell when standard error is gone.
             let _ = writeln!(std::io::stderr(), "{NAME}: {}", one_line(&text));
@@ -96,17 +102,24 @@ fn run(command: Command) -> Result<(), Failure> {
         }
         Command::BackupFile { config, path } => work::backup_file(&read(&config)?, &path),
         Command::BackupData { config, key } => work::backup_data(&read(&config)?, &Key::of(&key)?),
-        Command::RestoreFile { config, path } => work::restore_file(&read(&config)?, &path),
-        Command::RestoreData { config, key } => work::restore_data(&read(&config)?, &Key::of(&key)?, None),
+        Command::RestoreFile { config, path } => {
+            let config = read(&config)?;
+            older::restore_file(&config, &path, work::restore_file(&config, &path))
+        }
+        Command::RestoreData { config, key } => {
+            let (config, key) = (read(&config)?, Key::of(&key)?);
+            older::restore_data(&config, &key, None, work::restore_data(&config, &key, None))
+        }
         Command::RestoreSubset { config, key, offsets } => {
             let (key, ranges) = (Key::of(&key)?, objects::ranges(&offsets)?);
-            work::restore_data(&read(&config)?, &key, Some(&ranges))
+            let config = read(&config)?;
+            older::restore_data(&config, &key, Some(&ranges), work::restore_data(&config, &key, Some(&ranges)))
         }
         Command::Agent { folder, name, idle, log } => {
             log.into_iter().for_each(log::into);
             agent::run_started(folder, name, idle)
         }
-        Command::DeleteBackup { config, timestamp } => Objects::to_write(read(&config)?)?.delete(&timestamp),
+        Command::DeleteBackup { config, timestamp } => delete(&read(&config)?, &timestamp),
         Command::ListDirectory { config, path } => {
             let lines = Objects::to_read(read(&config)?)?.list(path.as_deref())?;
             lines.iter().try_for_each(|line| print(line))
@@ -118,9 +131,15 @@ fn run(command: Command) -> Result<(), Failure> {
                     path.display()
                 ))
             })?;
-            Objects::to_write(read(&config)?)?.delete(&timestamp)
+            delete(&read(&config)?, &timestamp)
         }
     }
+}
+
+/// Forgets a backup, whoever stored it.
+fn delete(config: &Config, timestamp: &key::Timestamp) -> Result<(), Failure> {
+    Objects::to_write(config.clone())?.delete(timestamp)?;
+    older::delete(config, timestamp)
 }
 
 fn read(path: &Path) -> Result<Config, Failure> {

@@ -183,7 +183,7 @@ impl Objects {
             // Between the list and the reading a cleanup may have put one snapshot in the place of several.
             let seen: Vec<Id> = snapshots.into_iter().map(|(id, _)| id).collect();
             if before.replace(seen.clone()) == Some(seen) {
-                return Err(Failure::new(format!("there is no object {}", key.path())));
+                return Err(Failure::Missing(format!("there is no object {}", key.path())));
             }
         }
     }

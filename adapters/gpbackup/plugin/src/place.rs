@@ -20,7 +20,7 @@ use crate::config::{Cache, Config, Password};
 use crate::{Failure, log};
 
 /// How long a store that is down is tried, in all: gpbackup's own messages come after this.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the objects lie, not opened yet.
 pub struct Place {
@@ -49,6 +49,10 @@ impl Place {
             extended: config.store_options.clone(),
             notice: Some(Arc::new(|text: &str| log::warning(text))),
             ..StoreOptions::default()
+        };
+        let options = match &config.s3 {
+            Some(s3) if config.is_beside => s3.dress(options),
+            _ => options,
         };
         let store = backstay_stores::open(&config.repository, &options).map_err(|error| told(&error))?;
         Ok(Self { config, store, password: None })
@@ -83,7 +87,7 @@ impl Place {
     /// There is none, the password is wrong, the store's.
     pub fn open(&self) -> Result<Arc<Repository>, Failure> {
         if !self.exists()? {
-            return Err(told(&Error::NoRepository { location: self.store.location() }));
+            return Err(Failure::Missing(chain(&Error::NoRepository { location: self.store.location() })));
         }
         let options = OpenOptions { cache: self.cache(), ..OpenOptions::default() };
         let password = self.password()?;

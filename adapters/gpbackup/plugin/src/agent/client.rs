@@ -91,6 +91,7 @@ fn settle(answer: Answer) -> Result<(), Failure> {
         Answer::Done => Ok(()),
         Answer::ReaderGone => Err(Failure::ReaderGone),
         Answer::Failed(text) => Err(Failure::Told(text)),
+        Answer::Missing(text) => Err(Failure::Missing(text)),
         answer => Err(Failure::new(format!("the agent answered {answer:?}, which does not belong here"))),
     }
 }
