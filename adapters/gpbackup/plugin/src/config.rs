@@ -6,7 +6,7 @@ use backstay_gpbackup_contract::ConfigFile;
 use serde::{Deserialize, Serialize};
 
 use crate::s3_options::S3Options;
-use crate::{Failure, log};
+use crate::{Failure, encrypted, log};
 
 /// What gpbackup adds, and options that gpbackup itself looks at (reference 3.2).
 const FOREIGN: &[&str] = &[
@@ -121,6 +121,7 @@ impl Config {
         let mut given = file.options;
         // gpbackup writes an option without a value as an empty one.
         given.retain(|_, value| !value.is_empty());
+        encrypted::open(&mut given)?;
         let s3 = S3Options::take(&mut given)?;
         let mut take = |name: &str| given.remove(name);
         // Its credentials are for that place, not for another one.

@@ -6,6 +6,7 @@
 //!   administrators look.
 //! * [`place`] opens the repository that the configuration names; `session` stores in it, [`objects`] finds and deletes.
 //! * [`s3_options`] are those of gpbackup_s3_plugin; `older` reads the backups that it made.
+//! * `encrypted` opens passwords that gpbackup_manager encrypted, by `pgp`.
 //! * [`agent`] is the process that holds a repository open; `work` hands a command's work over to it, or does it here.
 //!
 //! Every storing command makes a snapshot of its own before it ends with status 0, so nothing depends on what is called
@@ -14,10 +15,12 @@
 pub mod agent;
 pub mod arguments;
 pub mod config;
+mod encrypted;
 pub mod key;
 pub mod log;
 pub mod objects;
 mod older;
+mod pgp;
 pub mod place;
 pub mod s3_options;
 mod session;
