@@ -39,11 +39,13 @@ pub struct Objects {
     known: Arc<Known>,
 }
 
+/// The index files, and what they say.
+type ReadIndex = (Vec<Id>, Arc<Index>);
+
 /// What was read of a repository: an agent reads only what is new.
 #[derive(Default)]
 pub(crate) struct Known {
-    /// The index files, and what they say.
-    index: Together<Option<(Vec<Id>, Arc<Index>)>, Error>,
+    index: Together<Option<ReadIndex>, Error>,
     snapshots: Together<HashMap<Id, Snapshot>, Error>,
 }
 

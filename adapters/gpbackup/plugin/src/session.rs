@@ -206,8 +206,8 @@ impl Session {
             }
             let roots = backups.values().map(|objects| self.tree(objects)).collect::<Result<Vec<Id>, Error>>();
             let roots = roots.map_err(|error| told(&error))?;
-            self.writer.checkpoint().map_err(|error| told(&error))?;
             self.check_repository().map_err(|error| told(&error))?;
+            self.writer.checkpoint().map_err(|error| told(&error))?;
             self.check_lock().map_err(|error| told(&error))?;
             // Storing takes its time: who went meanwhile must not be found in the snapshot.
             let now: Vec<bool> = objects.iter().zip(&there).map(|((_, line), was)| *was && line.is_there()).collect();
@@ -268,7 +268,7 @@ impl Session {
         self.lost.store(true, Ordering::SeqCst);
     }
 
-    /// Whoever deletes a repository deletes it under those who store, too.
+    /// Whoever deletes a repository deletes it under those who store, too: what they leave there nobody can read.
     fn check_repository(&self) -> Result<(), Error> {
         let store = self.repository.store();
         match store.size(ObjectKind::Config, &Id::default())? {
@@ -387,6 +387,8 @@ mod tests {
         let object = session.receive(&key(), tempfile::tempfile().unwrap().as_fd(), Line::Own).unwrap();
         std::fs::remove_dir_all(folder.path()).unwrap();
         assert!(session.commit(&[(&object, Line::Own)]).unwrap_err().to_string().contains("no repository"));
+        // Whoever makes another one there must not find what he cannot read.
+        assert!(repository.store().list(ObjectKind::Index).is_ok_and(|files| files.is_empty()));
     }
 
     #[test]

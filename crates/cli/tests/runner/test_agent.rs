@@ -129,6 +129,8 @@ fn maintenance_folds_backups_whose_cleanup_never_came() {
         assert_eq!(count(), 2);
         world.run(command).success();
         assert_eq!(count(), 1, "{command:?}");
+        // It is no newer than what it holds: what is stored over it while it is made counts.
+        assert!(world.lines(["--json", "snapshots"]).concat().contains("2024-01-31T12:00:01"));
         for name in ["a", "b"] {
             let path = format!("/gpbackup/{T}/0/{name}");
             assert_eq!(world.lines(["dump", "latest", &path]), [name]);
