@@ -83,7 +83,7 @@ impl Seat {
             password: &password,
             variables: variables().filter(|(name, _)| is_credential(name)).collect(),
             user: rustix::process::geteuid().as_raw(),
-            version: concat!(env!("CARGO_PKG_VERSION"), " conversation 1"),
+            version: concat!(env!("CARGO_PKG_VERSION"), " conversation 2"),
         };
         let bytes = postcard::to_stdvec(&identity).map_err(|error| Failure::new(error.to_string()))?;
         let digest = Id::of(&bytes).to_string();
