@@ -157,6 +157,8 @@ class Backups(SyncedModel):
     def __repr__(self) -> str:
         return f"<Backup: {self.stored_filename}>"
 
+    __str__ = __repr__
+
     @classmethod
     def search(cls, query: str = "", destination: Any = "", **kwargs: Any) -> Any:
         """The rows that hold a text in a name and meet every condition given, last updated first."""
