@@ -6,6 +6,8 @@
 //!            dressed in: limit (bandwidth) ◁ retry (patience) ◁ append_only
 //! ```
 //!
+//! [`named`] is for those who keep whole files under names of their own, not repositories.
+//!
 //! `trouble.rs` is the one table of what goes wrong and whether it passes.
 
 pub mod address;
@@ -29,6 +31,8 @@ pub mod local;
 pub mod memory;
 #[cfg(feature = "opendal")]
 mod object_store;
+#[cfg(feature = "opendal")]
+pub mod named;
 mod open;
 mod options;
 pub mod rest;
