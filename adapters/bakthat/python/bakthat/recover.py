@@ -83,7 +83,7 @@ def migrate(
 def _move(record: Any, source: Any, target: Any, password: Any, there: Any) -> bool:
     """Stores one backup's contents as a snapshot, reads them back, and lets the row name it."""
     old_name = record.stored_filename
-    name, _, kind, container = parse_stored_name(old_name)
+    _, _, kind, container = parse_stored_name(old_name)
     new_name = old_name[: len(old_name) - len(container)] if container else old_name
     found = source.download(old_name)
     if found is None:
@@ -95,23 +95,23 @@ def _move(record: Any, source: Any, target: Any, password: Any, there: Any) -> b
             decrypted = os.path.join(folder, "decrypted")
             _native.decrypt_file(path, decrypted, bakthat._encoded(password))
             path = decrypted
+        moment = true_epoch(record.backup_date)
         if not kind:
             # One file: it becomes a member of that name, as an archive of it would have.
-            plain = os.path.join(folder, os.path.basename(record.filename))
-            os.replace(path, plain) if path.startswith(folder) else os.symlink(path, plain)
-            archive = os.path.join(folder, "archive.tgz")
-            _native.write_archive(os.path.realpath(plain), os.path.basename(plain), archive)
+            os.chmod(path, 0o644)
+            os.utime(path, (moment, moment))
+            archive = os.path.join(folder, "archive")
+            _native.write_archive(path, os.path.basename(record.filename), archive)
             path = archive
         if new_name not in there:
-            named = {"tags": (record.tags or "").split(), "time": true_epoch(record.backup_date)}
+            named = {"tags": (record.tags or "").split(), "time": moment}
             target.repository.backup_tar(path, new_name, host=(record.metadata or {}).get("client"), **named)
         with target.download(new_name) as stored:
             differing = _differing_members(path, stored.name)
+            record.size = _native.gunzip_file(stored.name, os.path.join(folder, "tar"))
         if differing:
             target.delete(new_name)
             raise BakthatError(f"{old_name} did not come back the same from the repository: {differing}")
-        with tarfile.open(path) as archive:
-            record.size = sum(member.size for member in archive)
     record.stored_filename = new_name
     record.backend = "backstay"
     record.backend_hash = hash_of_backend(target)

@@ -9,9 +9,13 @@ import hashlib
 import http.server
 import json
 import os
+import pwd
 import re
+import shutil
 import subprocess
+import tempfile
 import threading
+import time
 import urllib.parse
 
 _s3 = None
@@ -24,15 +28,18 @@ def s3_settings():
         program = os.environ.get("BACKSTAY_TEST_S3")
         if not program:
             raise RuntimeError("BACKSTAY_TEST_S3 must name the S3 server of the tests: run scripts/test-bakthat")
-        process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        atexit.register(_end, process)
-        _s3 = process.stdout.readline().strip()
-    return {"access_key": "MYKEY", "secret_key": "MYSECRET", "endpoint_url": _s3}
+        folder = tempfile.TemporaryDirectory(prefix="bakthat-test-s3-")
+        process = subprocess.Popen([program, folder.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        atexit.register(_end, process, folder)
+        url, access_key, secret_key, region = process.stdout.readline().split()
+        _s3 = {"endpoint_url": url, "access_key": access_key, "secret_key": secret_key, "region_name": region}
+    return dict(_s3)
 
 
-def _end(process):
+def _end(process, folder):
     process.kill()
-    process.wait()
+    process.communicate()
+    folder.cleanup()
 
 
 class Recorder:
@@ -150,7 +157,7 @@ class Glacier(Recorder):
 
     def answer(self, request):
         headers, method = request.headers, request.method
-        if "AWS4-HMAC-SHA256 Credential=MYKEY/" not in headers.get("authorization", ""):
+        if "AWS4-HMAC-SHA256 Credential=" not in headers.get("authorization", ""):
             return 403, {}, b'{"message": "no signature"}'
         if headers["x-amz-content-sha256"] != hashlib.sha256(request.body).hexdigest():
             return 400, {}, b'{"message": "hash"}'
@@ -220,3 +227,41 @@ class Glacier(Recorder):
             data = json.dumps({"ArchiveList": rows}).encode("utf-8")
         span = re.match(r"bytes=(\d+)-(\d+)", headers.get("range", ""))
         return (206, {}, data[int(span[1]) : int(span[2]) + 1]) if span else (200, {}, data)
+
+
+class MariaDb:
+    """A MariaDB server on a Unix socket in a folder of its own; whoever runs the tests is its administrator."""
+
+    def __init__(self, folder):
+        folder.mkdir()
+        for parent in (folder, *folder.parents):
+            if str(parent).startswith("/tmp/"):
+                parent.chmod(parent.stat().st_mode | 0o111)
+        self.socket, data, log = folder / "socket", folder / "data", folder / "log"
+        user = "mysql" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+        me = pwd.getpwuid(os.geteuid()).pw_name
+        if os.geteuid() == 0:
+            shutil.chown(folder, "mysql", "mysql")
+        install = ["mariadb-install-db", "--no-defaults", f"--datadir={data}", f"--auth-root-socket-user={me}", f"--user={user}"]
+        subprocess.run(install, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        mariadbd = shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin")
+        options = [f"--datadir={data}", f"--socket={self.socket}", f"--pid-file={folder}/pid", f"--log-error={log}", f"--user={user}"]
+        self.process = subprocess.Popen([mariadbd, "--no-defaults", *options, f"--tmpdir={folder}", "--skip-networking"])
+        until = time.monotonic() + 60
+        while self.ask("SELECT 1", check=False) != "1":
+            if self.process.poll() is not None or time.monotonic() > until:
+                self.stop()
+                raise RuntimeError(f"MariaDB does not start: {log.read_text()[-3000:]}")
+            time.sleep(0.05)
+
+    def ask(self, sql, check=True, stdin=subprocess.DEVNULL):
+        """What the server answers to a statement, or to those of an open file."""
+        command = ["mariadb", "--no-defaults", f"--socket={self.socket}", "-u", "root", "-N", "-B", "--default-character-set=utf8mb4"]
+        done = subprocess.run([*command, *(["-e", sql] if sql else [])], stdin=stdin, text=True, capture_output=True)
+        if done.returncode and check:
+            raise RuntimeError(f"{sql}: {done.stderr}")
+        return done.stdout.strip()
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
