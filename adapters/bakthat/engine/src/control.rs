@@ -1,13 +1,17 @@
 //! How far a call is, and whether anybody still waits for it: shared with the thread that watches.
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
-/// Watched by one thread, fed by those that work.
+/// Watched by one thread, fed by those that work. Copies are of the same.
+#[derive(Clone, Debug, Default)]
+pub struct Control(Arc<State>);
+
 #[derive(Debug, Default)]
-pub struct Control {
+struct State {
     cancelled: AtomicBool,
     done: AtomicU64,
     total: AtomicU64,
@@ -16,13 +20,13 @@ pub struct Control {
 impl Control {
     /// Asks the work to end soon; what it has written so far goes.
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.0.cancelled.store(true, Ordering::Relaxed);
     }
 
     /// Whether the work shall end.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.0.cancelled.load(Ordering::Relaxed)
     }
 
     /// Goes on, unless the work shall end.
@@ -35,18 +39,18 @@ impl Control {
 
     /// So many bytes are to be done.
     pub fn expect(&self, bytes: u64) {
-        self.total.store(bytes, Ordering::Relaxed);
+        self.0.total.store(bytes, Ordering::Relaxed);
     }
 
     /// So many more bytes were done.
     pub fn advance(&self, bytes: u64) {
-        self.done.fetch_add(bytes, Ordering::Relaxed);
+        self.0.done.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Bytes done, and bytes to do where that is known (0 otherwise).
     #[must_use]
     pub fn position(&self) -> (u64, u64) {
-        (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+        (self.0.done.load(Ordering::Relaxed), self.0.total.load(Ordering::Relaxed))
     }
 }
 
@@ -75,7 +79,7 @@ impl<'a, T> Watched<'a, T> {
 
 /// What an interrupted reader or writer answers. (Not `Interrupted`, which callers would try again.)
 pub(crate) fn cancelled() -> io::Error {
-    io::Error::new(io::ErrorKind::Other, Cancelled)
+    io::Error::other(Cancelled)
 }
 
 /// Whether an error is that.

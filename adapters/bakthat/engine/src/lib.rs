@@ -20,7 +20,9 @@ pub mod excludes;
 pub mod gzip;
 pub mod objects;
 pub mod output;
+pub mod repository;
 mod tar;
+mod tar_source;
 mod unpack;
 mod walk;
 

@@ -123,7 +123,8 @@ impl<W: Write> TarWriter<W> {
         self.out.write_all(bytes)
     }
 
-    fn pad(&mut self) -> io::Result<()> {
+    /// Fills the last block of a member's contents.
+    pub(crate) fn pad(&mut self) -> io::Result<()> {
         let over = (self.written % BLOCK as u64) as usize;
         if over == 0 { Ok(()) } else { self.put(&[0; BLOCK][over..]) }
     }
@@ -186,6 +187,21 @@ impl<W: Write> TarWriter<W> {
         self.pad()
     }
 
+    /// Takes contents as somebody else writes them: as many bytes as were announced, then [`TarWriter::pad`].
+    pub(crate) fn body(&mut self) -> Body<'_, W> {
+        Body { tar: self, failed: None }
+    }
+
+    /// Counts contents without writing them: then only [`TarWriter::length`] is right.
+    pub(crate) fn count(&mut self, size: u64) {
+        self.written += size.next_multiple_of(BLOCK as u64);
+    }
+
+    /// How long the archive will be if it ends here.
+    pub(crate) fn length(&self) -> u64 {
+        (self.written + 2 * BLOCK as u64).next_multiple_of(RECORD as u64)
+    }
+
     /// Writes the end and gives the output back.
     pub(crate) fn finish(mut self) -> io::Result<W> {
         self.put(&[0; 2 * BLOCK])?;
@@ -195,6 +211,26 @@ impl<W: Write> TarWriter<W> {
             self.put(&rest)?;
         }
         Ok(self.out)
+    }
+}
+
+/// A member's contents on their way. It remembers why the output failed, which others may only tell in words.
+pub(crate) struct Body<'a, W> {
+    tar: &'a mut TarWriter<W>,
+    pub(crate) failed: Option<io::Error>,
+}
+
+impl<W: Write> Write for Body<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.tar.put(bytes).map(|()| bytes.len()).map_err(|error| {
+            let again = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+            self.failed = Some(error);
+            again
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -33,17 +33,7 @@ const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOF
 /// [`Error::UnsafeMember`] or an archive that is not whole: nothing was written. The system's, with the path that it is
 /// about: what was unpacked until then stays, each file of it whole. [`Error::Interrupted`], likewise.
 pub fn unpack_archive(archive: &Path, folder: &Path, control: &Control) -> Result<()> {
-    let length = std::fs::metadata(archive).about(archive)?.len();
-    let mut members = 0_u64;
-    read(archive, control, &mut |member, contents| {
-        members += 1;
-        check(archive, &member)?;
-        io::copy(contents, &mut io::sink()).map(drop).map_err(|error| damaged(archive, error))
-    })?;
-    if members == 0 && length == 0 {
-        return Err(Error::Other(format!("{}: it is empty, and no archive", archive.display())));
-    }
-    control.expect(2 * length);
+    verify(archive, control)?;
     std::fs::create_dir_all(folder).about(folder)?;
     let root = openat(CWD, folder, FOLDER - OFlags::NOFOLLOW, Mode::empty()).about(folder)?;
     let mut target = Target {
@@ -55,31 +45,58 @@ pub fn unpack_archive(archive: &Path, folder: &Path, control: &Control) -> Resul
         users: BTreeMap::new(),
         groups: BTreeMap::new(),
     };
-    read(archive, control, &mut |member, contents| target.put(archive, &member, contents))?;
+    read(archive, control, &mut |member, contents| target.put(archive, member, contents))?;
     target.finish()
 }
 
+/// What an archive holds, as a first look at all of it shows.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    /// The first component of its first member's name.
+    pub(crate) top: Option<Vec<u8>>,
+    /// How many further names each file has that has any.
+    pub(crate) links: BTreeMap<Vec<u8>, u64>,
+}
+
+/// Reads an archive to its end, to know that it is whole and that each member stays where it is unpacked.
+pub(crate) fn verify(archive: &Path, control: &Control) -> Result<Contents> {
+    let length = std::fs::metadata(archive).about(archive)?.len();
+    let mut found = Contents::default();
+    read(archive, control, &mut |member, contents| {
+        found.top = found.top.take().or_else(|| member.name.first().cloned());
+        check(archive, member)?;
+        if member.kind == EntryType::Link {
+            *found.links.entry(components(&member.link).join(&b'/')).or_default() += 1;
+        }
+        io::copy(contents, &mut io::sink()).map(drop).map_err(|error| damaged(archive, error))
+    })?;
+    if length == 0 {
+        return Err(Error::Other(format!("{}: it is empty, and no archive", archive.display())));
+    }
+    Ok(found)
+}
+
 /// What of a member is needed.
-struct Head {
-    kind: EntryType,
+pub(crate) struct Head {
+    pub(crate) kind: EntryType,
     /// The components of its name.
-    name: Vec<Vec<u8>>,
-    whole_name: Vec<u8>,
-    link: Vec<u8>,
-    mode: u32,
-    mtime: Timespec,
-    uid: u64,
-    gid: u64,
-    user: Vec<u8>,
-    group: Vec<u8>,
-    device: (u32, u32),
+    pub(crate) name: Vec<Vec<u8>>,
+    pub(crate) whole_name: Vec<u8>,
+    pub(crate) link: Vec<u8>,
+    pub(crate) mode: u32,
+    pub(crate) mtime: Timespec,
+    pub(crate) uid: u64,
+    pub(crate) gid: u64,
+    pub(crate) user: Vec<u8>,
+    pub(crate) group: Vec<u8>,
+    pub(crate) device: (u32, u32),
 }
 
 /// Gives each member of an archive with its contents, and reads on to the very end.
-fn read(
+pub(crate) fn read(
     archive: &Path,
     control: &Control,
-    visit: &mut dyn FnMut(Head, &mut dyn Read) -> Result<()>,
+    visit: &mut dyn FnMut(&Head, &mut dyn Read) -> Result<()>,
 ) -> Result<()> {
     let mut file = BufReader::with_capacity(256 << 10, gzip::open(archive, control)?);
     let is_gzip = io::BufRead::fill_buf(&mut file).about(archive)?.starts_with(&[0x1f, 0x8b]);
@@ -89,7 +106,7 @@ fn read(
         for entry in tar.entries().map_err(|error| damaged(archive, error))? {
             let mut entry = entry.map_err(|error| damaged(archive, error))?;
             if let Some(head) = head(archive, &mut entry)? {
-                visit(head, &mut entry)?;
+                visit(&head, &mut entry)?;
             }
         }
     }
@@ -98,7 +115,7 @@ fn read(
     Ok(())
 }
 
-fn damaged(archive: &Path, error: io::Error) -> Error {
+pub(crate) fn damaged(archive: &Path, error: io::Error) -> Error {
     if crate::control::is_cancelled(&error) {
         return Error::Interrupted;
     }
@@ -109,7 +126,7 @@ fn damaged(archive: &Path, error: io::Error) -> Error {
 }
 
 /// The components of a name, `.` and empty ones left out.
-fn components(name: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn components(name: &[u8]) -> Vec<Vec<u8>> {
     name.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").map(<[u8]>::to_vec).collect()
 }
 

@@ -18,6 +18,8 @@ use pyo3::exceptions::{PyException, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
+mod repository;
+
 /// So often signals are looked for while work is going on.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -367,5 +369,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(encrypt_file, module)?)?;
     module.add_function(wrap_pyfunction!(decrypt_file, module)?)?;
     module.add_class::<ObjectStore>()?;
+    module.add_class::<repository::Repository>()?;
     Ok(())
 }

@@ -105,3 +105,52 @@ class ObjectStore:
         """An address that is good for so many seconds (S3; seven days at most)."""
     def restore_request(self, name: str, days: int) -> str:
         """Asks for an object to come back from S3's archive classes: `requested`, `ongoing` or `ready`."""
+
+class Repository:
+    """A Backstay repository: each backup is a snapshot, tagged `bakthat:<stored_filename>`."""
+
+    def __init__(self, location: str, password: Union[str, bytes], *, create: bool = True, options: Sequence[str] = ()) -> None:
+        """Opens the repository at a location (as `backstay -r` takes it), and makes it first where there is none, if `create`.
+        `options` are `service.key=value`, as `backstay -o` takes them."""
+    @property
+    def location(self) -> str:
+        """Where it is, for people."""
+    def backup(
+        self,
+        source: StrPath,
+        arcname: Union[str, bytes],
+        stored_filename: str,
+        *,
+        exclude: Optional[Sequence[Union[str, bytes]]] = None,
+        wide_exclude: bool = False,
+        tags: Sequence[str] = (),
+        host: Optional[str] = None,
+        time: float,
+        progress: Progress = None,
+        excluded: Optional[Callable[[bytes], object]] = None,
+    ) -> int:
+        """Saves a file or a folder as `/<arcname>`; gives the length of its tar. What did not change since the newest backup of the same
+        path on this host is not read. Where anything cannot be read there is no snapshot, as there would be no tar."""
+    def backup_tar(
+        self,
+        archive: StrPath,
+        stored_filename: str,
+        *,
+        tags: Sequence[str] = (),
+        host: Optional[str] = None,
+        time: float,
+        progress: Progress = None,
+    ) -> int:
+        """Saves what a tar (in gzip or plain) holds as a snapshot; gives the length of its tar."""
+    def download(self, stored_filename: str, out: StrPath, *, progress: Progress = None) -> bool:
+        """Writes the tar of a snapshot in gzip, the same bytes every time; False: there is no such snapshot."""
+    def restore(self, stored_filename: str, folder: StrPath, *, progress: Progress = None) -> bool:
+        """Restores a snapshot into a folder, with times to the nanosecond and extended attributes; False: there is no such snapshot."""
+    def size(self, stored_filename: str) -> Optional[int]:
+        """The length of a snapshot's tar; None: there is no such snapshot."""
+    def delete(self, stored_filename: str) -> None:
+        """Forgets a snapshot; a missing one is no error."""
+    def list(self) -> List[str]:
+        """The stored names."""
+    def prune(self) -> None:
+        """Gives back the room of what was forgotten."""

@@ -332,7 +332,7 @@ impl S3 {
         let mut names = Vec::new();
         let mut from: Option<String> = None;
         loop {
-            let mut query = "encoding-type=url&list-type=2".to_owned();
+            let mut query = "list-type=2".to_owned();
             if let Some(token) = &from {
                 query.push_str(&format!("&continuation-token={}", encoded(token)));
             }
@@ -342,15 +342,8 @@ impl S3 {
             if !text.contains("<ListBucketResult") {
                 return Err(http.refusal("list", "", "the answer is no list of objects").into());
             }
-            let in_url = tag(&text, "EncodingType") == Some("url");
             for part in text.split("<Contents>").skip(1) {
-                let Some(key) = tag(part, "Key").map(plain) else { continue };
-                names.push(if in_url {
-                    let spaces = key.replace('+', " ");
-                    percent_encoding::percent_decode_str(&spaces).decode_utf8_lossy().into_owned()
-                } else {
-                    key
-                });
+                names.extend(tag(part, "Key").map(plain));
             }
             let next = tag(&text, "NextContinuationToken").map(plain);
             if tag(&text, "IsTruncated") != Some("true") {
