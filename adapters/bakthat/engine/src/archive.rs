@@ -176,7 +176,7 @@ impl<W: Write> Members<'_, W> {
             let read = fill(&mut file, &mut held[..size as usize]).about(&shown);
             let done = read.and_then(|read| {
                 self.head(found, Kind::File, b"", read as u64)?;
-                self.tar.bytes(&held[..read]).about(self.target)
+                self.tar.bytes(&held[..read]).and_then(|()| self.tar.pad()).about(self.target)
             });
             self.buffer = held;
             done?;

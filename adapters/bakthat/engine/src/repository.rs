@@ -1,6 +1,8 @@
 //! A Backstay repository as a destination: each backup is a snapshot, tagged with its stored name. What bakthat hands out of
 //! it is a tar of the snapshot, the same bytes every time.
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -19,13 +21,13 @@ use backstay_repository::error::Error as RepositoryError;
 use backstay_repository::lock::{host_name, user_name};
 use backstay_repository::maintenance::MaintenanceProgress;
 use backstay_repository::maintenance::prune::{PruneOptions, prune};
-use backstay_repository::open_file::OpenFile;
-use backstay_repository::reader::Reader;
+use backstay_repository::pack::BlobKind;
+use backstay_repository::reader::{OrderedBlobs, Reader};
 use backstay_repository::repository::{InitOptions, OpenOptions, Repository as Opened};
 use backstay_repository::restore::{RestoreOptions, RestoreProgress, restore};
 use backstay_repository::snapshot::Snapshot;
 use backstay_repository::tree::{NO_TIME, Node};
-use backstay_repository::walk::walk;
+use backstay_repository::walk::{Walk, WalkEntry, walk};
 use backstay_repository::writer::WriteOptions;
 use backstay_stores::StoreOptions;
 use parking_lot::Mutex;
@@ -44,6 +46,12 @@ use crate::walk::Step;
 const TAG: &str = "bakthat:";
 /// How long a store that is down is asked again.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// Bytes of contents that are loaded before they are written,
+const AHEAD: u64 = 16 << 20;
+/// of not many more blobs,
+const BLOBS_AHEAD: usize = 1024;
+/// and so many entries.
+const ENTRIES_AHEAD: usize = 4096;
 /// How long somebody else's exclusive lock is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
@@ -278,7 +286,7 @@ impl Repository {
     }
 
     fn tar_length(&self, tree: &Id) -> Result<u64> {
-        write_tar(&self.reader()?, tree, &mut io::sink(), Path::new(""), &Control::default(), false)
+        tar_length(&*self.reader()?, tree, &Control::default())
     }
 
     /// The length in bytes of the tar of a stored name, if there is one.
@@ -298,10 +306,10 @@ impl Repository {
         let snapshots = self.snapshots(stored_name)?;
         let Some((_, snapshot)) = snapshots.first() else { return Ok(false) };
         let reader = self.reader()?;
-        control.expect(write_tar(&reader, &snapshot.tree, &mut io::sink(), out, control, false)?);
+        control.expect(tar_length(&reader, &snapshot.tree, control)?);
         let output = Output::create(out)?;
         let mut writer = GzipWriter::new(output).about(out)?;
-        write_tar(&reader, &snapshot.tree, &mut Watched::new(&mut writer, control), out, control, true)?;
+        write_tar(&reader, &snapshot.tree, &mut Watched::new(&mut writer, control), out, control)?;
         writer.finish().about(out)?.finish()?;
         Ok(true)
     }
@@ -475,84 +483,138 @@ impl MaintenanceProgress for Pruning<'_> {
     }
 }
 
-/// Writes the tar of a snapshot, or only finds out its length, which it gives in bytes.
-fn write_tar(
-    reader: &Arc<Reader>,
-    root: &Id,
-    out: &mut dyn Write,
-    path: &Path,
-    control: &Control,
-    contents: bool,
-) -> Result<u64> {
-    let mut tar = TarWriter::new(out);
-    // The first name of each file that has several.
-    let mut links: std::collections::HashMap<(u64, u64, Option<Id>), Vec<u8>> = std::collections::HashMap::new();
-    for entry in walk(reader, root, true) {
-        control.check()?;
-        let entry = entry.map_err(Error::other)?;
-        let (node, name) = (&entry.node, entry.path.strip_prefix(b"/").unwrap_or(&entry.path));
-        let kind = match node.kind {
-            FileKind::File => Kind::File,
-            FileKind::Directory => Kind::Directory,
-            FileKind::Symlink => Kind::Symlink,
-            FileKind::BlockDevice => Kind::BlockDevice,
-            FileKind::CharDevice => Kind::CharDevice,
-            FileKind::Fifo => Kind::Fifo,
-            // No tar holds one.
-            FileKind::Socket => continue,
-        };
-        if kind == Kind::File && node.links > 1 && node.inode != 0 {
-            let first = node.content.as_ref().and_then(|content| content.first().copied());
-            match links.entry((node.device_id, node.inode, first)) {
-                std::collections::hash_map::Entry::Occupied(known) => {
-                    tar.head(&member(node, Kind::HardLink, name, known.get(), 0)).about(path)?;
-                    continue;
-                }
-                std::collections::hash_map::Entry::Vacant(new) => {
-                    new.insert(name.to_vec());
-                }
-            }
-        }
-        let file = match kind {
-            Kind::File => Some(OpenFile::new(Arc::clone(reader), node).map_err(told)?),
-            _ => None,
-        };
-        let size = file.as_ref().map_or(0, OpenFile::size);
-        tar.head(&member(node, kind, name, &node.link_target, size)).about(path)?;
-        match file {
-            Some(file) if contents => {
-                let mut body = tar.body();
-                let copied = file.copy_to(&mut body);
-                match body.failed.take() {
-                    Some(error) => return Err(Error::file(path, error)),
-                    None => copied.map_err(told)?,
-                };
-                tar.pad().about(path)?;
-            }
-            Some(_) => tar.count(size),
-            None => {}
-        }
-    }
-    let length = tar.length();
-    tar.finish().about(path)?;
-    Ok(length)
+/// What one entry becomes in a tar.
+struct Planned {
+    name: Vec<u8>,
+    node: Node,
+    kind: Kind,
+    /// The first name of a further name.
+    first: Vec<u8>,
+    size: u64,
 }
 
-fn member<'a>(node: &'a Node, kind: Kind, name: &'a [u8], link: &'a [u8], size: u64) -> Member<'a> {
+/// The entries of a snapshot in order, as a tar holds them.
+struct Plan<'a> {
+    reader: &'a Reader,
+    walk: Walk<'a>,
+    /// The first name of each file that has several.
+    links: HashMap<(u64, u64, Option<Id>), Vec<u8>>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(reader: &'a Reader, root: &Id) -> Self {
+        Self { reader, walk: walk(reader, root, true), links: HashMap::new() }
+    }
+
+    fn next(&mut self) -> Result<Option<Planned>> {
+        loop {
+            let Some(entry) = self.walk.next() else { return Ok(None) };
+            let WalkEntry { mut path, node, .. } = entry.map_err(Error::other)?;
+            let kind = match node.kind {
+                FileKind::File => Kind::File,
+                FileKind::Directory => Kind::Directory,
+                FileKind::Symlink => Kind::Symlink,
+                FileKind::BlockDevice => Kind::BlockDevice,
+                FileKind::CharDevice => Kind::CharDevice,
+                FileKind::Fifo => Kind::Fifo,
+                // No tar holds one.
+                FileKind::Socket => continue,
+            };
+            path.remove(0);
+            let mut planned = Planned { name: path, node, kind, first: Vec::new(), size: 0 };
+            if kind == Kind::File && !self.is_further(&mut planned) {
+                for id in planned.node.content.iter().flatten() {
+                    planned.size += self.reader.blob_length(BlobKind::Data, id).map_err(told)?;
+                }
+            }
+            return Ok(Some(planned));
+        }
+    }
+
+    /// Whether a file is a further name of one that was there before.
+    fn is_further(&mut self, planned: &mut Planned) -> bool {
+        let node = &planned.node;
+        if node.links < 2 || node.inode == 0 {
+            return false;
+        }
+        // Programs have been seen to give one inode number to different files.
+        let first = node.content.as_ref().and_then(|content| content.first().copied());
+        match self.links.entry((node.device_id, node.inode, first)) {
+            Entry::Occupied(known) => {
+                planned.first.clone_from(known.get());
+                planned.kind = Kind::HardLink;
+                true
+            }
+            Entry::Vacant(new) => {
+                new.insert(planned.name.clone());
+                false
+            }
+        }
+    }
+}
+
+/// The length of a snapshot's tar in bytes.
+fn tar_length(reader: &Reader, root: &Id, control: &Control) -> Result<u64> {
+    let mut tar = TarWriter::new(io::sink());
+    let mut plan = Plan::new(reader, root);
+    while let Some(planned) = plan.next()? {
+        control.check()?;
+        tar.head(&member(&planned)).map_err(Error::other)?;
+        tar.count(planned.size);
+    }
+    Ok(tar.length())
+}
+
+/// Writes the tar of a snapshot to `out`, which is to become `path`.
+fn write_tar(reader: &Reader, root: &Id, out: &mut dyn Write, path: &Path, control: &Control) -> Result<()> {
+    let mut tar = TarWriter::new(out);
+    let mut plan = Plan::new(reader, root);
+    // Contents are loaded ahead, those of many small files together.
+    let mut blobs = OrderedBlobs::new(reader, AHEAD);
+    let mut planned = VecDeque::new();
+    let mut more = true;
+    loop {
+        control.check()?;
+        while more && blobs.waiting() < BLOBS_AHEAD && planned.len() < ENTRIES_AHEAD {
+            match plan.next()? {
+                Some(next) => {
+                    if next.kind == Kind::File {
+                        blobs.announce(BlobKind::Data, next.node.content.as_deref().unwrap_or_default());
+                    }
+                    planned.push_back(next);
+                }
+                None => more = false,
+            }
+        }
+        let Some(next) = planned.pop_front() else { break };
+        tar.head(&member(&next)).about(path)?;
+        if next.kind == Kind::File {
+            for _ in next.node.content.iter().flatten() {
+                let blob = blobs.take().ok_or_else(|| Error::other("a blob that was asked for did not come"))?;
+                tar.bytes(&blob.map_err(told)?).about(path)?;
+            }
+            tar.pad().about(path)?;
+        }
+    }
+    tar.finish().map(drop).about(path)
+}
+
+fn member(planned: &Planned) -> Member<'_> {
+    let Planned { name, node, kind, first, size } = planned;
     let device = match kind {
         Kind::CharDevice | Kind::BlockDevice => (rustix::fs::major(node.device), rustix::fs::minor(node.device)),
         _ => (0, 0),
     };
     Member {
-        kind,
+        kind: *kind,
         name,
-        link,
+        link: if *kind == Kind::HardLink { first } else { &node.link_target },
         mode: node.unix_mode(),
         uid: node.uid,
         gid: node.gid,
         user: node.user.as_bytes(),
         group: node.group.as_bytes(),
-        size,
+        size: *size,
         mtime: if node.mtime == NO_TIME { 0 } else { node.mtime.seconds },
         device,
     }

@@ -181,15 +181,9 @@ impl<W: Write> TarWriter<W> {
         self.pad().map_err(Failed::Output)
     }
 
-    /// Writes contents that are at hand.
+    /// Writes contents that are at hand; behind the last ones comes [`TarWriter::pad`].
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.put(bytes)?;
-        self.pad()
-    }
-
-    /// Takes contents as somebody else writes them: as many bytes as were announced, then [`TarWriter::pad`].
-    pub(crate) fn body(&mut self) -> Body<'_, W> {
-        Body { tar: self, failed: None }
+        self.put(bytes)
     }
 
     /// Counts contents without writing them: then only [`TarWriter::length`] is right.
@@ -211,26 +205,6 @@ impl<W: Write> TarWriter<W> {
             self.put(&rest)?;
         }
         Ok(self.out)
-    }
-}
-
-/// A member's contents on their way. It remembers why the output failed, which others may only tell in words.
-pub(crate) struct Body<'a, W> {
-    tar: &'a mut TarWriter<W>,
-    pub(crate) failed: Option<io::Error>,
-}
-
-impl<W: Write> Write for Body<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.tar.put(bytes).map(|()| bytes.len()).map_err(|error| {
-            let again = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
-            self.failed = Some(error);
-            again
-        })
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
