@@ -92,10 +92,9 @@ class Faults(Case):
     def test_a_full_disk_under_the_database(self):
         self.file("f")
         code = (
-            "import bakthat, peewee, sys\n"
-            "def full(**columns): raise peewee.OperationalError('database or disk is full')\n"
-            "bakthat.Backups.create = full\n"
-            "sys.argv = ['bakthat', 'backup', '--prompt=no', 'f']; bakthat.main()\n"
+            "import bakthat, sys\n"
+            "bakthat.models.database.execute_sql('PRAGMA max_page_count = 1')\n"
+            "sys.argv = ['bakthat', 'backup', '--prompt=no', '--tags', 'x' * 100000, 'f']; bakthat.main()\n"
         )
         done = self.python(code)
         self.assertEqual((done.returncode, done.stderr.splitlines()[-1]), (1, "OperationalError: database or disk is full"))
