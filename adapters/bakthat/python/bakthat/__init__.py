@@ -313,15 +313,7 @@ class _Source:
             if self.compress:
                 log.info("Compressing...")
             path = os.path.join(folder, "archive")
-            _native.write_archive(
-                self.filename,
-                self.arcname,
-                path,
-                exclude=self.excludes,
-                wide_exclude=bool(self.conf.get("wide_exclude")),
-                compress=self.compress,
-                excluded=lambda name: log.debug("%s excluded", safe_text(name)),
-            )
+            _native.write_archive(self.filename, self.arcname, path, compress=self.compress, **self.excluding())
         if password:
             log.info("Encrypting...")
             container = self.conf.get("encryption") or "blowfish"
@@ -345,7 +337,13 @@ class _Source:
                 return repository.backup_tar(self.filename, stored_filename, **named)
             except _native.NativeError as error:
                 log.warning("%s is stored as a file, since it is no archive: %s", self.filename, error)
-        return repository.backup(self.filename, self.arcname, stored_filename, exclude=self.excludes, **named)
+        return repository.backup(self.filename, self.arcname, stored_filename, **self.excluding(), **named)
+
+    def excluding(self) -> Dict[str, Any]:
+        """What is left out of an archive or a snapshot, and how that is told."""
+        wide = bool(self.conf.get("wide_exclude"))
+        told = lambda name: log.debug("%s excluded", safe_text(name))  # noqa: E731
+        return {"exclude": self.excludes, "wide_exclude": wide, "excluded": told}
 
 
 # ----------------------------------------------------------------------------------------------------------------- restore

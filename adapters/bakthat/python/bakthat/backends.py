@@ -175,7 +175,8 @@ class Key:
         self.bucket.store.delete(self.name)
 
     def set_acl(self, acl: str) -> None:
-        self.bucket.request("PUT", self.name, "?acl", {"x-amz-acl": acl}).close()
+        if acl != "private":  # What every object is from the start.
+            self.bucket.request("PUT", self.name, "?acl", {"x-amz-acl": acl}).close()
 
     def generate_url(self, expires: int, method: str = "GET") -> str:
         return self.bucket.store.presign(self.name, int(expires), method)
@@ -313,6 +314,9 @@ class BackstayBackend(BakthatBackend):
 
     def ls(self) -> List[str]:
         return self.repository.list()
+
+    def size(self, keyname: str) -> Optional[int]:
+        return self.repository.size(keyname)
 
     def after_deletions(self) -> None:
         """Gives the room of deleted backups back, unless the profile says ``prune: false``."""

@@ -7,13 +7,14 @@ import json
 import logging
 import os
 import tarfile
+from datetime import timedelta
 from typing import Any, Dict, List, Optional
 
 import bakthat
 from bakthat import _native
 from bakthat.conf import CONFIG_FILE, BakthatError, profile_of, profiles_of
 from bakthat.models import Backups, hash_of_backend
-from bakthat.utils import parse_stored_name, safe_text, true_epoch
+from bakthat.utils import DATE, parse_stored_name, safe_text, shifted, true_epoch, utc_clock
 
 log = logging.getLogger("bakthat")
 
@@ -83,8 +84,7 @@ def migrate(
 def _move(record: Any, source: Any, target: Any, password: Any, there: Any) -> bool:
     """Stores one backup's contents as a snapshot, reads them back, and lets the row name it."""
     old_name = record.stored_filename
-    _, _, kind, container = parse_stored_name(old_name)
-    new_name = old_name[: len(old_name) - len(container)] if container else old_name
+    _, clock, kind, container = parse_stored_name(old_name)
     found = source.download(old_name)
     if found is None:
         log.info("%s is not available yet: try again later", old_name)
@@ -103,27 +103,40 @@ def _move(record: Any, source: Any, target: Any, password: Any, there: Any) -> b
             archive = os.path.join(folder, "archive")
             _native.write_archive(path, os.path.basename(record.filename), archive)
             path = archive
+        new_name = old_name[: len(old_name) - len(container)] if container else old_name
+        # A name that another backup has (of that second, without the password) makes way for one of the next second.
+        while _is_other(new_name, record, target, path, there):
+            clock += timedelta(seconds=1)
+            new_name = f"{parse_stored_name(old_name)[0]}.{clock:{DATE}}{kind}"
         if new_name not in there:
             named = {"tags": (record.tags or "").split(), "time": moment}
             target.repository.backup_tar(path, new_name, host=(record.metadata or {}).get("client"), **named)
-        with target.download(new_name) as stored:
-            differing = _differing_members(path, stored.name)
-            record.size = _native.gunzip_file(stored.name, os.path.join(folder, "tar"))
-        if differing:
-            target.delete(new_name)
-            raise BakthatError(f"{old_name} did not come back the same from the repository: {differing}")
+            differing = _differing_members(path, target, new_name)
+            if differing:
+                target.delete(new_name)
+                raise BakthatError(f"{old_name} did not come back the same from the repository: {differing}")
     record.stored_filename = new_name
+    record.size = target.size(new_name)
     record.backend = "backstay"
     record.backend_hash = hash_of_backend(target)
     record.metadata = {**(record.metadata or {}), "is_enc": False, "migrated_from": old_name}
-    record.last_updated = bakthat.shifted(bakthat.utc_clock())
+    record.last_updated = shifted(utc_clock())
     record.save()
     return True
 
 
-def _differing_members(one: str, other: str) -> str:
-    """The names of members that two archives do not have alike, or nothing."""
-    first, second = _members(one), _members(other)
+def _is_other(name: str, record: Any, target: Any, path: str, there: Any) -> bool:
+    """Whether a stored name belongs to another backup: it has a row, or a snapshot that this archive did not make."""
+    row = Backups.get_or_none(Backups.stored_filename == name)
+    if row is not None and row.id != record.id:
+        return True
+    return name in there and bool(_differing_members(path, target, name))
+
+
+def _differing_members(path: str, target: Any, name: str) -> str:
+    """The names of members that an archive and a snapshot do not have alike, or nothing."""
+    with target.download(name) as stored:
+        first, second = _members(path), _members(stored.name)
     return ", ".join(sorted(name for name in {*first, *second} if first.get(name) != second.get(name))[:5])
 
 

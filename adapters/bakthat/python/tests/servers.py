@@ -237,10 +237,13 @@ class MariaDb:
         if os.geteuid() == 0:
             shutil.chown(folder, "mysql", "mysql")
         install = ["mariadb-install-db", "--no-defaults", f"--datadir={data}", f"--auth-root-socket-user={me}", f"--user={user}"]
-        subprocess.run(install, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        made = subprocess.run(install, env={**os.environ, "TMPDIR": str(folder)}, capture_output=True, text=True)
+        if made.returncode:
+            raise RuntimeError(f"mariadb-install-db: {made.stdout}{made.stderr}")
         mariadbd = shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin")
         options = [f"--datadir={data}", f"--socket={self.socket}", f"--pid-file={folder}/pid", f"--log-error={log}", f"--user={user}"]
-        self.process = subprocess.Popen([mariadbd, "--no-defaults", *options, f"--tmpdir={folder}", "--skip-networking"])
+        command = [mariadbd, "--no-defaults", *options, f"--tmpdir={folder}", "--skip-networking"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 60
         while self.ask("SELECT 1", check=False) != "1":
             if self.process.poll() is not None or time.monotonic() > until:

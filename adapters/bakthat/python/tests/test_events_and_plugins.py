@@ -5,6 +5,7 @@ import textwrap
 import unittest
 import uuid
 
+import servers
 from case import Case
 
 PLUGIN = """
@@ -289,6 +290,16 @@ class Plugins(Case):
         bucket.delete_key("l")
         key.delete()
         self.assertEqual((list(bucket), bucket.name), ([], self.s3()["s3_bucket"]))
+
+    def test_36_an_object_is_made_public_by_a_signed_request(self):
+        server = servers.Recorder(lambda request: (200, {"x-amz-bucket-region": "us-east-1"}, b""))
+        self.addCleanup(server.close)
+        backend = self.bakthat.S3Backend(self.s3(endpoint_url=server.url))
+        backend.bucket.new_key("a b").set_acl("public-read")
+        request = server.requests[-1]
+        self.assertEqual((request.method, request.path), ("PUT", f"/{backend.container}/a%20b?acl"))
+        self.assertEqual(request.headers["x-amz-acl"], "public-read")
+        self.assertRegex(request.headers["authorization"], "^AWS4-HMAC-SHA256 Credential=MYKEY/.*SignedHeaders=host;x-amz-acl;")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class Ours(Case):
         self.assertEqual((record.filename, record.tags), ("mysql-shop", "mysql"))
         with open(folder / "shop.sql", "rb") as dump:
             server.ask(None, stdin=dump)
-        self.assertEqual(server.ask("SELECT name FROM shop.goods ORDER BY name"), "ä\nb")
+        self.assertEqual(sorted(server.ask("SELECT name FROM shop.goods").split()), ["b", "ä"])
         done = subprocess.run([*script, "missing"], env=self.environment(), stderr=subprocess.PIPE)
         self.assertNotEqual(done.returncode, 0)
         self.assertEqual(self.bakthat.Backups.search("mysql-missing").count(), 0)
