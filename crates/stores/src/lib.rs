@@ -30,9 +30,9 @@ pub mod local;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 #[cfg(feature = "opendal")]
-mod object_store;
-#[cfg(feature = "opendal")]
 pub mod named;
+#[cfg(feature = "opendal")]
+mod object_store;
 mod open;
 mod options;
 pub mod rest;

@@ -8,9 +8,11 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use backstay_core::StoreError;
+use bytes::Bytes;
 
 use crate::open::OpenError;
 use crate::options::StoreOptions;
@@ -140,8 +142,8 @@ impl NamedObjects {
     pub fn put(&self, name: &str, bytes: Vec<u8>, class: Option<&str>, watch: &dyn Watch) -> Result<()> {
         checked(&self.http, name)?;
         match &self.service {
-            Service::S3(s3) => s3.put(&self.http, name, bytes.into(), class, watch),
-            Service::Swift(swift) => swift.put(&self.http, name, bytes.into(), watch),
+            Service::S3(s3) => s3.put(&self.http, name, &bytes.into(), class, watch),
+            Service::Swift(swift) => swift.put(&self.http, name, &bytes.into(), watch),
         }
     }
 
@@ -267,4 +269,11 @@ fn checked(http: &Http, name: &str) -> Result<()> {
         return Err(http.refusal("name", name, "\".\" and \"..\" cannot be parts of an object's name").into());
     }
     Ok(())
+}
+
+/// Bytes of a file.
+fn piece(file: &File, from: u64, length: u64) -> Result<Bytes> {
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut bytes, from).map_err(NamedError::File)?;
+    Ok(bytes.into())
 }

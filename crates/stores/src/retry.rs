@@ -83,7 +83,13 @@ impl RetryStore {
 
 impl Retrying {
     pub(crate) fn new(total: Duration, notice: Option<Notice>) -> Self {
-        Self { total, notice, clock: Arc::new(SystemClock::default()), answered: Arc::default(), told: Mutex::default() }
+        Self {
+            total,
+            notice,
+            clock: Arc::new(SystemClock::default()),
+            answered: Arc::default(),
+            told: Mutex::default(),
+        }
     }
 
     /// Calls until it works, or fails for good, or the time is over, or nobody wants to wait any longer. `work` is told

@@ -162,9 +162,8 @@ fn a_download_that_is_cut_off_goes_on_where_it_was() {
         let range = request.header("range").map(str::to_owned);
         let first = log.lock().unwrap().is_empty();
         log.lock().unwrap().push((range.clone(), request.header("if-match").map(str::to_owned)));
-        let from: usize = range.map_or(0, |range| {
-            range.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse().unwrap()
-        });
+        let from: usize =
+            range.map_or(0, |range| range.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse().unwrap());
         let answer = Answer::new(if from > 0 { 206 } else { 200 }, &whole[from..]).with("ETag", "\"tag\"");
         if first { answer.sent(Manner::ResetAfter(100_000)) } else { answer }
     });

@@ -181,8 +181,7 @@ pub(crate) fn decrypt(
         .open_in_place(Nonce::assume_unique_for_key([0; 12]), Aad::empty(), &mut wrapped)
         .map_err(|_| Error::WrongPassword(format!("{}: the password is wrong", from.display())))?
         .to_vec();
-    hmac::verify(&header_sum(&file_key)?, &header[..summed], &sum)
-        .map_err(|_| broken(from, "its head was changed"))?;
+    hmac::verify(&header_sum(&file_key)?, &header[..summed], &sum).map_err(|_| broken(from, "its head was changed"))?;
     let mut start = [0; 16];
     input.read_exact(&mut start).map_err(|error| cut(from, error))?;
     let key = sealing_key(&drawn(&file_key, &start, b"payload")?)?;
@@ -207,7 +206,11 @@ pub(crate) fn decrypt(
 }
 
 fn cut(from: &Path, error: io::Error) -> Error {
-    if error.kind() == io::ErrorKind::UnexpectedEof { broken(from, "it is not whole") } else { Error::file(from, error) }
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        broken(from, "it is not whole")
+    } else {
+        Error::file(from, error)
+    }
 }
 
 #[cfg(test)]

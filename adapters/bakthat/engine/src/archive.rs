@@ -128,9 +128,7 @@ impl<W: Write> Members<'_, W> {
     fn head(&mut self, found: &Found<'_>, kind: Kind, link: &[u8], size: u64) -> Result<()> {
         let stat = &found.stat;
         let device = match kind {
-            Kind::CharDevice | Kind::BlockDevice => {
-                (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev))
-            }
+            Kind::CharDevice | Kind::BlockDevice => (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)),
             _ => (0, 0),
         };
         let (user, group) = (self.names.user(stat.st_uid), self.names.group(stat.st_gid));

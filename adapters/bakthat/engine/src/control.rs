@@ -84,7 +84,7 @@ pub(crate) fn cancelled() -> io::Error {
 
 /// Whether an error is that.
 pub(crate) fn is_cancelled(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<Cancelled>())
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Cancelled>)
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -32,9 +32,7 @@ impl Part {
             Self::One(own) => *own == c,
             Self::Any => true,
             Self::Many => false,
-            Self::Class { negated, ranges } => {
-                ranges.iter().any(|(from, to)| (*from..=*to).contains(&c)) != *negated
-            }
+            Self::Class { negated, ranges } => ranges.iter().any(|(from, to)| (*from..=*to).contains(&c)) != *negated,
         }
     }
 }
@@ -57,7 +55,7 @@ impl Excludes {
     pub fn new<L: AsRef<[u8]>>(lines: &[L], wide: bool) -> Self {
         let patterns = lines
             .iter()
-            .map(|line| line.as_ref())
+            .map(AsRef::as_ref)
             .filter(|line| !line.is_empty() && (wide || line[0] != b'#'))
             .filter_map(|line| {
                 let line = if wide { line } else { line.strip_suffix(b"/").unwrap_or(line) };

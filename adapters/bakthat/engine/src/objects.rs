@@ -27,7 +27,7 @@ pub enum Objects {
     /// A bucket or a container.
     Remote {
         /// The way to it.
-        objects: NamedObjects,
+        objects: Box<NamedObjects>,
         /// The storage class of uploads that name none.
         class: Option<String>,
     },
@@ -68,7 +68,7 @@ impl Objects {
     /// An address that cannot be.
     pub fn s3(place: &S3Place, class: Option<String>) -> Result<Self> {
         let objects = NamedObjects::s3(place, &options(false)).map_err(Error::other)?;
-        Ok(Self::Remote { objects, class })
+        Ok(Self::Remote { objects: Box::new(objects), class })
     }
 
     /// A container of Swift; logs in. With `insecure` any certificate will do.
@@ -77,7 +77,7 @@ impl Objects {
     /// An address that cannot be; a login that fails.
     pub fn swift(place: &SwiftPlace, insecure: bool) -> Result<Self> {
         let objects = NamedObjects::swift(place, &options(insecure)).map_err(Error::other)?;
-        Ok(Self::Remote { objects, class: None })
+        Ok(Self::Remote { objects: Box::new(objects), class: None })
     }
 
     /// A folder, which need not be there yet.

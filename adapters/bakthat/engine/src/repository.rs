@@ -15,7 +15,7 @@ use backstay_core::told::chain;
 use backstay_core::{FileKind, Id, MessageLevel, ObjectKind, Outcome, Source, Time, Verdict};
 use backstay_engine::backup::{BackupOptions, BackupReport, ParentChoice, backup};
 use backstay_engine::job::JobControl;
-use backstay_engine::tree::{Change, Observer, Pick, Selector, TreeOptions, Treatment};
+use backstay_engine::tree::{Change, Observer, Pick, Selector, Treatment, TreeOptions};
 use backstay_repository::IndexCache;
 use backstay_repository::error::Error as RepositoryError;
 use backstay_repository::lock::{host_name, user_name};
@@ -113,13 +113,7 @@ impl Repository {
     ///
     /// # Errors
     /// A location that is none, [`Error::WrongPassword`], the store's.
-    pub fn open(
-        location: &str,
-        password: &[u8],
-        create: bool,
-        options: &[String],
-        control: &Control,
-    ) -> Result<Self> {
+    pub fn open(location: &str, password: &[u8], create: bool, options: &[String], control: &Control) -> Result<Self> {
         let cancelled = control.clone();
         let options = StoreOptions {
             retry_time: PATIENCE,
@@ -248,9 +242,8 @@ impl Repository {
             }
         });
         let job = JobControl::new(0, handler, Box::new(move || asked.is_cancelled()));
-        let report = backup(&self.repository, options, sources, &job, observer).map_err(|error| {
-            if control.is_cancelled() { Error::Interrupted } else { told(error) }
-        })?;
+        let report = backup(&self.repository, options, sources, &job, observer)
+            .map_err(|error| if control.is_cancelled() { Error::Interrupted } else { told(error) })?;
         control.check()?;
         let BackupReport { verdict, snapshot, tree, .. } = report;
         match (verdict, snapshot, tree) {
@@ -321,8 +314,7 @@ impl Repository {
     pub fn restore(&self, stored_name: &str, folder: &Path, control: &Control) -> Result<bool> {
         let snapshots = self.snapshots(stored_name)?;
         let Some((_, snapshot)) = snapshots.first() else { return Ok(false) };
-        let options =
-            RestoreOptions { target: folder.to_owned(), skip_internal: true, ..RestoreOptions::default() };
+        let options = RestoreOptions { target: folder.to_owned(), skip_internal: true, ..RestoreOptions::default() };
         let report = restore(&*self.reader()?, &snapshot.tree, b"", &options, &Restoring(control));
         control.check()?;
         let report = report.map_err(told)?;

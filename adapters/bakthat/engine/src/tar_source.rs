@@ -5,7 +5,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use backstay_core::{
-    Data, DataError, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, Source, SourceInfo, Start, Stat, Time, Verdict,
+    Data, DataError, End, Entry, EntryError, Fatal, FileKind, Ingest, Job, Source, SourceInfo, Start, Stat, Time,
+    Verdict,
 };
 use tar::EntryType;
 
@@ -35,13 +36,18 @@ impl TarSource {
         let Some(mut entry) = entry(head)? else { return Ok(()) };
         self.number(&mut entry);
         let stopped = |stop: backstay_core::Stop| Error::Other(stop.0);
-        let is_file = entry.kind == FileKind::File && !entry.hard_link;
+        let has_contents = entry.kind == FileKind::File && !entry.hard_link;
         out.entry(entry).map_err(stopped)?;
+        if !has_contents {
+            out.end(Ok(()));
+            return Ok(());
+        }
         let mut buffer = vec![0; 256 << 10];
-        while is_file {
+        loop {
             let read = contents.read(&mut buffer).map_err(|error| damaged(&self.archive, error))?;
             if read == 0 {
-                break;
+                out.end(Ok(()));
+                return Ok(());
             }
             match out.data(Data::Bytes(&buffer[..read])) {
                 Ok(_) => {}
@@ -56,8 +62,6 @@ impl TarSource {
                 }
             }
         }
-        out.end(Ok(()));
-        Ok(())
     }
 }
 

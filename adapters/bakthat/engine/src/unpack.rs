@@ -122,7 +122,9 @@ pub(crate) fn damaged(archive: &Path, error: io::Error) -> Error {
     if error.raw_os_error().is_some() {
         return Error::file(archive, error);
     }
-    Error::Other(format!("{}: it is no tar archive, or it is damaged: {error}", archive.display()))
+    // What the library shows of a head can be any bytes.
+    let text: String = error.to_string().chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    Error::Other(format!("{}: it is no tar archive, or it is damaged: {text}", archive.display()))
 }
 
 /// The components of a name, `.` and empty ones left out.

@@ -28,7 +28,12 @@ mod exceptions {
     use super::PyException;
 
     pyo3::create_exception!(bakthat._native, NativeError, PyException, "The work failed; the text says why.");
-    pyo3::create_exception!(bakthat._native, WrongPassword, NativeError, "Not the password that this was encrypted with.");
+    pyo3::create_exception!(
+        bakthat._native,
+        WrongPassword,
+        NativeError,
+        "Not the password that this was encrypted with."
+    );
     pyo3::create_exception!(bakthat._native, UnsafeMember, NativeError, "A member would leave the folder.");
 }
 use exceptions::{NativeError, UnsafeMember, WrongPassword};
@@ -249,8 +254,7 @@ impl ObjectStore {
         endpoint_url: Option<String>,
         storage_class: Option<String>,
     ) -> PyResult<Self> {
-        let place =
-            S3Place { bucket, endpoint: endpoint_url, region, access_key, secret_key: Secret::new(secret_key) };
+        let place = S3Place { bucket, endpoint: endpoint_url, region, access_key, secret_key: Secret::new(secret_key) };
         let objects = run(py, None, None, move |_, _| Objects::s3(&place, storage_class))?;
         Ok(Self { objects })
     }

@@ -216,11 +216,9 @@ impl Http {
                     }
                 }
                 match &state.whole {
-                    Some((length, _)) if *length != state.written && *length > 0 => Err(Broken::Trouble(
-                        Trouble::Cut,
-                        format!("{} bytes came of {length}", state.written),
-                        None,
-                    )),
+                    Some((length, _)) if *length != state.written && *length > 0 => {
+                        Err(Broken::Trouble(Trouble::Cut, format!("{} bytes came of {length}", state.written), None))
+                    }
                     _ => Ok(true),
                 }
             })
@@ -280,12 +278,7 @@ impl Http {
     }
 
     /// Sends one request and judges the answer.
-    async fn send(
-        &self,
-        ask: Ask,
-        fine: &[u16],
-        ear: &Ear,
-    ) -> std::result::Result<reqwest::Response, Broken> {
+    async fn send(&self, ask: Ask, fine: &[u16], ear: &Ear) -> std::result::Result<reqwest::Response, Broken> {
         let bad = |what: &str| Broken::Trouble(Trouble::Other, what.to_owned(), None);
         let url = reqwest::Url::parse(&ask.address()).map_err(|_| bad("it cannot be an address"))?;
         let method = Method::from_bytes(ask.method.as_bytes()).map_err(|_| bad("no method"))?;

@@ -1,7 +1,6 @@
 //! S3 by names: the bucket, its objects, uploads in parts, signed addresses, the archive classes.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -11,7 +10,7 @@ use bytes::Bytes;
 
 use super::http::{Ask, Http};
 use super::signature::{Signer, encoded, encoded_path};
-use super::{NamedError, Result, Returning, Watch};
+use super::{NamedError, Result, Returning, Watch, piece};
 use crate::open::OpenError;
 use crate::secret::Secret;
 
@@ -215,7 +214,7 @@ impl S3 {
         &self,
         http: &Http,
         name: &str,
-        body: Bytes,
+        body: &Bytes,
         class: Option<&str>,
         watch: &dyn Watch,
     ) -> Result<()> {
@@ -236,14 +235,14 @@ impl S3 {
     ) -> Result<()> {
         let length = file.metadata().map_err(NamedError::File)?.len();
         if length <= SINGLE {
-            return self.put(http, name, piece(file, 0, length)?, class, watch);
+            return self.put(http, name, &piece(file, 0, length)?, class, watch);
         }
         let begin = || self.sign(self.ask("POST", Some(name), "uploads").with(Self::headers(class)));
         let answer = http.call("write", name, &begin, &[], watch)?;
         let text = String::from_utf8_lossy(&answer.body).into_owned();
-        let upload = tag(&text, "UploadId").map(plain).ok_or_else(|| {
-            http.refusal("write", name, "the answer to the beginning of an upload names none")
-        })?;
+        let upload = tag(&text, "UploadId")
+            .map(plain)
+            .ok_or_else(|| http.refusal("write", name, "the answer to the beginning of an upload names none"))?;
         let done = self.parts(http, name, file, length, &upload, watch).and_then(|tags| {
             let list: String = tags
                 .iter()
@@ -260,7 +259,9 @@ impl S3 {
             // It can fail after it has answered that all is well.
             let text = String::from_utf8_lossy(&answer.body);
             match tag(&text, "Code").filter(|_| text.contains("<Error>")) {
-                Some(code) => Err(http.refusal("write", name, &format!("the store could not put it together: {code}")).into()),
+                Some(code) => {
+                    Err(http.refusal("write", name, &format!("the store could not put it together: {code}")).into())
+                }
                 None => Ok(()),
             }
         });
@@ -368,19 +369,14 @@ impl S3 {
             }
         };
         if !(1..=LONGEST_SIGNED).contains(&seconds) {
-            let text = format!("an address is signed for 1 to {LONGEST_SIGNED} seconds (seven days), not for {seconds}");
+            let text =
+                format!("an address is signed for 1 to {LONGEST_SIGNED} seconds (seven days), not for {seconds}");
             return Err(http.refusal("sign", name, &text).into());
         }
         Ok(self.signer().presign(&self.ask(method, Some(name), ""), seconds, SystemTime::now()))
     }
 
-    pub(super) fn restore_request(
-        &self,
-        http: &Http,
-        name: &str,
-        days: u32,
-        watch: &dyn Watch,
-    ) -> Result<Returning> {
+    pub(super) fn restore_request(&self, http: &Http, name: &str, days: u32, watch: &dyn Watch) -> Result<Returning> {
         let look = || self.sign(self.ask("HEAD", Some(name), ""));
         let there = http.call("look at", name, &look, &[], watch)?;
         match there.header("x-amz-restore") {
@@ -403,13 +399,6 @@ impl S3 {
             _ => Ok(Returning::Requested),
         }
     }
-}
-
-/// Bytes of a file.
-fn piece(file: &File, from: u64, length: u64) -> Result<Bytes> {
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-    file.read_exact_at(&mut bytes, from).map_err(NamedError::File)?;
-    Ok(bytes.into())
 }
 
 #[cfg(test)]
@@ -437,10 +426,7 @@ mod tests {
         ] {
             assert_eq!(bucket(endpoint, name).unwrap().ask("GET", Some(key), "").address(), address);
         }
-        assert_eq!(
-            bucket(Some("http://h:1"), "bucket").unwrap().ask("HEAD", None, "").address(),
-            "http://h:1/bucket"
-        );
+        assert_eq!(bucket(Some("http://h:1"), "bucket").unwrap().ask("HEAD", None, "").address(), "http://h:1/bucket");
         for endpoint in ["ftp://x", "http://host/path", "http://"] {
             assert!(bucket(Some(endpoint), "bucket").is_err(), "{endpoint}");
         }

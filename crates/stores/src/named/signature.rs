@@ -185,9 +185,6 @@ mod tests {
             headers[2].1
         );
         let address = signer.presign(&Ask::new("GET", origin, "/test.txt".to_owned(), ""), 86400, now);
-        assert!(
-            address.ends_with("aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"),
-            "{address}"
-        );
+        assert!(address.ends_with("aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"), "{address}");
     }
 }

@@ -2,7 +2,6 @@
 //! container of their own beside it, as Swift's own client lays them.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::http::{Ask, Http};
 use super::signature::{encoded, encoded_path};
-use super::{NamedError, Result, Watch};
+use super::{NamedError, Result, Watch, piece};
 use crate::environment::Environment;
 use crate::keystone::Login;
 use crate::open::OpenError;
@@ -138,7 +137,7 @@ impl Swift {
         http.call("create", "", &make, &[], watch).map(drop)
     }
 
-    pub(super) fn put(&self, http: &Http, name: &str, body: Bytes, watch: &dyn Watch) -> Result<()> {
+    pub(super) fn put(&self, http: &Http, name: &str, body: &Bytes, watch: &dyn Watch) -> Result<()> {
         let length = body.len() as u64;
         let type_ = vec![("content-type", "application/octet-stream".to_owned())];
         let make = || self.ask("PUT", Some(name), "").with(type_.clone()).body(body.clone()).login(&self.login);
@@ -150,7 +149,7 @@ impl Swift {
     pub(super) fn upload(&self, http: &Http, name: &str, file: &File, watch: &dyn Watch) -> Result<()> {
         let length = file.metadata().map_err(NamedError::File)?.len();
         if length <= SINGLE {
-            return self.put(http, name, piece(file, 0, length)?, watch);
+            return self.put(http, name, &piece(file, 0, length)?, watch);
         }
         let container = self.segments();
         let make = || self.in_container("PUT", &container, None, "").login(&self.login);
@@ -163,9 +162,8 @@ impl Swift {
             let from = number * size;
             let body = piece(file, from, size.min(length - from))?;
             let segment = format!("{name}/{random:016x}/{number:08}");
-            let make = || {
-                self.in_container("PUT", &container, Some(&segment), "").body(body.clone()).login(&self.login)
-            };
+            let make =
+                || self.in_container("PUT", &container, Some(&segment), "").body(body.clone()).login(&self.login);
             sent.push(segment.clone());
             let answer = http.call("write", name, &make, &[], watch)?;
             let mut entry = json!({"path": format!("/{container}/{segment}"), "size_bytes": body.len()});
@@ -178,9 +176,7 @@ impl Swift {
         });
         let done = done.and_then(|()| {
             let body = Bytes::from(Value::from(manifest).to_string());
-            let make = || {
-                self.ask("PUT", Some(name), "multipart-manifest=put").body(body.clone()).login(&self.login)
-            };
+            let make = || self.ask("PUT", Some(name), "multipart-manifest=put").body(body.clone()).login(&self.login);
             http.call("write", name, &make, &[], watch).map(drop)
         });
         if done.is_err() {
@@ -227,11 +223,4 @@ impl Swift {
             }
         }
     }
-}
-
-/// Bytes of a file.
-fn piece(file: &File, from: u64, length: u64) -> Result<Bytes> {
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-    file.read_exact_at(&mut bytes, from).map_err(NamedError::File)?;
-    Ok(bytes.into())
 }
