@@ -113,12 +113,13 @@ def _excludes(exclude_file: Any, folder: str) -> List[str]:
 
 def _patterns(path: str) -> List[str]:
     with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        return [line for line in file.read().split("\n") if line and not line.startswith("#")]
+        return [line for line in file.read().split("\n") if line]
 
 
 def _get_exclude(exclude_file: str) -> Callable[[str], bool]:
     """A function that tells whether a path is excluded by the patterns of a file."""
-    patterns = [pattern[:-1] if pattern.endswith("/") else pattern for pattern in _patterns(exclude_file)]
+    lines = [line for line in _patterns(exclude_file) if not line.startswith("#")]
+    patterns = [line[:-1] if line.endswith("/") else line for line in lines]
 
     def excluded(path: str) -> bool:
         tails = [path[place:] for place in range(len(path)) if not place or path[place - 1] == "/"]

@@ -66,8 +66,9 @@ class SyncServer(http.server.ThreadingHTTPServer):
             for row in new:
                 row = {name: value for name, value in row.items() if name != "id"}
                 self.database.execute(
-                    "INSERT INTO rows VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (user, stored_filename) DO UPDATE "
-                    "SET ts = ?3, client = ?4, last_updated = ?5, data = ?6 WHERE last_updated < ?5",
+                    "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (user, stored_filename) DO UPDATE SET ts = excluded.ts, "
+                    "client = excluded.client, last_updated = excluded.last_updated, data = excluded.data "
+                    "WHERE excluded.last_updated > rows.last_updated",
                     (user, row["stored_filename"], now, client, int(row["last_updated"]), json.dumps(row)),
                 )
         return {"updated": updated, "sync_ts": now}
