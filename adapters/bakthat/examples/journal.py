@@ -34,7 +34,13 @@ class Journal(Plugin):
             self.deleted(session_id, backup)
 
     def write(self, session_id, what, backup):
-        line = {"time": int(time.time()), "session": session_id, "what": what, "name": backup.stored_filename, "size": backup.size}
+        line = {
+            "time": int(time.time()),
+            "session": session_id,
+            "what": what,
+            "name": backup.stored_filename,
+            "size": backup.size,
+        }
         with open(self.path, "a", encoding="utf-8") as journal:
             journal.write(json.dumps(line) + "\n")
         self.log.debug("%s is in the journal", backup.stored_filename)

@@ -4,8 +4,9 @@
 
     mysql_backup.py [--defaults-file FILE] [--profile PROFILE] [--destination DESTINATION] DATABASE...
 
-Meant for cron: nothing is asked. The server's address and login come from the usual option files, or from ``--defaults-file``.
-``BAKTHAT_PASSWORD`` encrypts the archive. With a ``rotation`` in the profile, old backups of these names are deleted.
+Meant for cron: nothing is asked. The server's address and login come from the usual option files, or from
+``--defaults-file``. ``BAKTHAT_PASSWORD`` encrypts the archive. With a ``rotation`` in the profile, old backups of
+these names are deleted.
 """
 
 import argparse
@@ -42,7 +43,9 @@ def main():
     for database in given.databases:
         name = f"mysql-{database}"
         password = os.environ.get("BAKTHAT_PASSWORD", "")
-        helper = BakHelper(name, profile=given.profile, destination=given.destination, password=password, tags=["mysql"])
+        helper = BakHelper(
+            name, profile=given.profile, destination=given.destination, password=password, tags=["mysql"]
+        )
         with helper:
             dump(database, defaults_file)
             helper.backup(f"{database}.sql")

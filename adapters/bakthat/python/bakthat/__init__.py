@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """bakthat: compress, encrypt and store files, with the names and the behaviour of bakthat 0.6.0.
 
-The functions here are the contract (reference, section 4). They look up ``STORAGE_BACKEND`` and ``Backups`` in this module
-whenever they are called, because plugins put their own in their place. The heavy work is in ``bakthat._native``.
+The functions here are the contract (reference, section 4). They look up ``STORAGE_BACKEND`` and ``Backups`` in this
+module whenever they are called, because plugins put their own in their place. The heavy work is in ``bakthat._native``.
 """
 
 import contextlib
@@ -75,7 +75,7 @@ class BakthatFilter(logging.Filter):
         return record.name.startswith("bakthat") or record.name == "root" or record.levelno >= logging.WARNING
 
 
-# ------------------------------------------------------------------------------------------------ what all functions share
+# --------------------------------------------------------------------------------------------- what all functions share
 
 
 def _get_store_backend(conf: Any, destination: Optional[str] = None, profile: str = "default") -> Tuple[Any, str, Dict]:
@@ -95,7 +95,7 @@ def _destination(destination: Optional[str], conf: Dict[str, Any]) -> str:
 
 
 def _encoded(password: Any) -> bytes:
-    return password if isinstance(password, bytes) else str(password).encode("utf-8")
+    return password if isinstance(password, bytes) else str(password).encode("utf-8", "surrogateescape")
 
 
 def _excludes(exclude_file: Any, folder: str) -> List[str]:
@@ -163,7 +163,7 @@ def _finish_deletions(backend: Any) -> None:
         log.error("The room of deleted backups was not given back: %s", error)
 
 
-# ------------------------------------------------------------------------------------------------------------------ backup
+# --------------------------------------------------------------------------------------------------------------- backup
 
 
 @contextlib.contextmanager
@@ -320,7 +320,9 @@ class _Source:
             container = self.conf.get("encryption") or "blowfish"
             if container == "blowfish" and not _blowfish_told:
                 _blowfish_told = True
-                log.info("Blowfish, as bakthat 0.6.0 had it, is weak: encryption: age in the profile is the better setting")
+                log.info(
+                    "Blowfish, as bakthat 0.6.0 had it, is weak: encryption: age in the profile is the better setting"
+                )
             encrypted = os.path.join(folder, "encrypted")
             _native.encrypt_file(path, encrypted, _encoded(password), container=container)
             if path != self.filename:
@@ -347,7 +349,7 @@ class _Source:
         return {"exclude": self.excludes, "wide_exclude": wide, "excluded": told}
 
 
-# ----------------------------------------------------------------------------------------------------------------- restore
+# -------------------------------------------------------------------------------------------------------------- restore
 
 
 def restore(
@@ -453,7 +455,7 @@ def _put_in_place(record: Any, path: str, folder: str, password: Any) -> None:
         raise
 
 
-# ------------------------------------------------------------------------------------------------ delete, ageing, rotation
+# --------------------------------------------------------------------------------------------- delete, ageing, rotation
 
 
 def delete(
@@ -468,9 +470,7 @@ def delete(
     backend = None
     if destination not in STORAGE_BACKEND:
         backend = _get_store_backend(profiles, destination, profile)[0]
-    record = Backups.match_filename(
-        safe_text(filename), destination, profile=profile, config=profiles, backend=backend
-    )
+    record = Backups.match_filename(safe_text(filename), destination, profile=profile, config=profiles, backend=backend)
     if record is None:
         log.error("No file matched.")
         return None
@@ -542,7 +542,9 @@ def rotate_backups(
     deleted = []
     for date, record in sorted(by_date.items()):
         if dry_run:
-            reason = f"keep: {kept[date]}" if date in kept else "delete: outside of every window, or not the oldest in it"
+            reason = (
+                f"keep: {kept[date]}" if date in kept else "delete: outside of every window, or not the oldest in it"
+            )
             log.info("%s\t%s\t%s", date.isoformat(), record.stored_filename, reason)
         if date in kept:
             continue
@@ -561,7 +563,7 @@ def rotate_backups(
     return deleted
 
 
-# ---------------------------------------------------------------------------------------------------------------- looking
+# -------------------------------------------------------------------------------------------------------------- looking
 
 
 def show(
@@ -627,4 +629,11 @@ def reset_sync(**kwargs: Any) -> None:
 
 
 from bakthat.command import app, configure, configure_backups_rotation, main  # noqa: E402, needs the functions above
-from bakthat.recover import migrate, rebuild  # noqa: E402
+from bakthat.recover import (  # noqa: E402
+    backup_glacier_inventory,
+    migrate,
+    rebuild,
+    restore_glacier_inventory,
+    show_glacier_inventory,
+    show_local_glacier_inventory,
+)

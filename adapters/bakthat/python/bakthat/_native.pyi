@@ -37,7 +37,8 @@ def write_archive(
 def unpack_archive(archive: StrPath, folder: StrPath) -> None:
     """Unpacks a tar (GNU, ustar, pax; in gzip or plain, by content) into a folder, with modes, times, links, and owners for root.
     Nothing is written before the whole archive was found to be sound, and nothing ever outside the folder: members that are absolute or
-    climb by `..`, hard links that do, members that would go through a symbolic link. Symbolic links themselves are kept as they are."""
+    climb by `..`, hard links that do, members that would go through a symbolic link. Symbolic links themselves are kept as they are.
+    """
 
 def gzip_file(source: StrPath, out: StrPath) -> int:
     """Writes a file's bytes in gzip; gives the size."""
@@ -66,6 +67,7 @@ class ObjectStore:
         storage_class: Optional[str] = None,
     ) -> "ObjectStore":
         """A bucket at Amazon, or of any S3-compatible store at `endpoint_url`. Nothing is asked yet."""
+
     @staticmethod
     def swift(
         container: str,
@@ -78,43 +80,61 @@ class ObjectStore:
         insecure: bool = False,
     ) -> "ObjectStore":
         """A container of Swift; logs in. `auth_version` 1 is TempAuth, 2 and 3 are Keystone with `user` as PROJECT:USER."""
+
     @staticmethod
     def local(folder: StrPath) -> "ObjectStore":
         """A folder: each object is a file in it."""
+
     @property
     def location(self) -> str:
         """Where it is, for people."""
+
     def ensure(self) -> None:
         """Makes the bucket, container or folder where it is missing."""
-    def upload(self, name: str, path: StrPath, *, progress: Progress = None, storage_class: Optional[str] = None) -> None:
+
+    def upload(
+        self, name: str, path: StrPath, *, progress: Progress = None, storage_class: Optional[str] = None
+    ) -> None:
         """Stores a file, in parts beyond 16 MiB. Nothing of it can be read before it is whole; what was there before is there until
         then."""
+
     def put(self, name: str, data: bytes) -> None:
         """Stores bytes."""
+
     def get(self, name: str) -> Optional[bytes]:
         """An object's bytes; None: there is no such object."""
+
     def download(self, name: str, out: StrPath, *, progress: Progress = None) -> bool:
         """Writes an object to a file; False: there is no such object."""
+
     def size(self, name: str) -> Optional[int]:
         """An object's length; None: there is no such object."""
+
     def delete(self, name: str) -> None:
         """Removes an object; a missing one is no error."""
+
     def list(self) -> List[str]:
         """All names."""
+
     def presign(self, name: str, seconds: int, method: str = "GET") -> str:
         """An address that is good for so many seconds (S3; seven days at most)."""
+
     def restore_request(self, name: str, days: int) -> str:
         """Asks for an object to come back from S3's archive classes: `requested`, `ongoing` or `ready`."""
 
 class Repository:
     """A Backstay repository: each backup is a snapshot, tagged `bakthat:<stored_filename>`."""
 
-    def __init__(self, location: str, password: Union[str, bytes], *, create: bool = True, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, location: str, password: Union[str, bytes], *, create: bool = True, options: Sequence[str] = ()
+    ) -> None:
         """Opens the repository at a location (as `backstay -r` takes it), and makes it first where there is none, if `create`.
         `options` are `service.key=value`, as `backstay -o` takes them."""
+
     @property
     def location(self) -> str:
         """Where it is, for people."""
+
     def backup(
         self,
         source: StrPath,
@@ -131,6 +151,7 @@ class Repository:
     ) -> int:
         """Saves a file or a folder as `/<arcname>`; gives the length of its tar. What did not change since the newest backup of the same
         path on this host is not read. Where anything cannot be read there is no snapshot, as there would be no tar."""
+
     def backup_tar(
         self,
         archive: StrPath,
@@ -142,15 +163,21 @@ class Repository:
         progress: Progress = None,
     ) -> int:
         """Saves what a tar (in gzip or plain) holds as a snapshot; gives the length of its tar."""
+
     def download(self, stored_filename: str, out: StrPath, *, progress: Progress = None) -> bool:
         """Writes the tar of a snapshot in gzip, the same bytes every time; False: there is no such snapshot."""
+
     def restore(self, stored_filename: str, folder: StrPath, *, progress: Progress = None) -> bool:
         """Restores a snapshot into a folder, with times to the nanosecond and extended attributes; False: there is no such snapshot."""
+
     def size(self, stored_filename: str) -> Optional[int]:
         """The length of a snapshot's tar; None: there is no such snapshot."""
+
     def delete(self, stored_filename: str) -> None:
         """Forgets a snapshot; a missing one is no error."""
+
     def list(self) -> List[str]:
         """The stored names."""
+
     def prune(self) -> None:
         """Gives back the room of what was forgotten."""

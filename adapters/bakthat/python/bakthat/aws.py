@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Signed requests to Amazon's services, and a Glacier vault (reference, section 13.3), by the standard library alone."""
+"""Signed requests to Amazon's services, and a Glacier vault (reference, section 13.3), by the standard library."""
 
 import datetime
 import hashlib
@@ -35,7 +35,9 @@ def signed(
     for part in scope.split("/"):
         key = hmac.digest(key, part.encode("utf-8"), "sha256")
     signature = hmac.digest(key, f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{digest}".encode("utf-8"), "sha256").hex()
-    headers["authorization"] = f"AWS4-HMAC-SHA256 Credential={keys[0]}/{scope},SignedHeaders={names},Signature={signature}"
+    headers["authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={keys[0]}/{scope},SignedHeaders={names},Signature={signature}"
+    )
     data = body if method in ("POST", "PUT") else None
     return urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=TIMEOUT)
 
@@ -123,12 +125,15 @@ class Vault:
                 headers = {**described, "x-amz-sha256-tree-hash": whole}
                 return self.request("POST", "/archives", headers, file.read())[0]["x-amz-archive-id"]
             headers = {**described, "x-amz-part-size": str(part_size)}
-            upload = f"/multipart-uploads/{self.request('POST', '/multipart-uploads', headers)[0]['x-amz-multipart-upload-id']}"
+            started, _ = self.request("POST", "/multipart-uploads", headers)
+            upload = f"/multipart-uploads/{started['x-amz-multipart-upload-id']}"
             try:
                 for start in range(0, size, part_size):
                     part = file.read(part_size)
                     span = f"bytes {start}-{start + len(part) - 1}/*"
-                    self.request("PUT", upload, {"content-range": span, "x-amz-sha256-tree-hash": tree_hash(_mibs(part))}, part)
+                    self.request(
+                        "PUT", upload, {"content-range": span, "x-amz-sha256-tree-hash": tree_hash(_mibs(part))}, part
+                    )
                 headers = {"x-amz-archive-size": str(size), "x-amz-sha256-tree-hash": whole}
                 return self.request("POST", upload, headers)[0]["x-amz-archive-id"]
             except BaseException:
@@ -139,7 +144,9 @@ class Vault:
         self.request("DELETE", f"/archives/{archive_id}")
 
     def start_job(self, **parameters: str) -> Job:
-        return self.get_job(self.request("POST", "/jobs", {}, json.dumps(parameters).encode("utf-8"))[0]["x-amz-job-id"])
+        return self.get_job(
+            self.request("POST", "/jobs", {}, json.dumps(parameters).encode("utf-8"))[0]["x-amz-job-id"]
+        )
 
     def get_job(self, job_id: str) -> Job:
         return Job(self, json.loads(self.request("GET", f"/jobs/{job_id}")[1]))

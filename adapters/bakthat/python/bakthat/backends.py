@@ -423,4 +423,6 @@ class GlacierBackend(BakthatBackend):
             self._fill_inventory((entry["filename"], entry["archive_id"]) for entry in archives)
 
     def upgrade_from_shelve(self) -> None:
-        raise BakthatError("The shelve of releases before 0.4 is not read: bakthat rebuild -d glacier asks the vault instead")
+        raise BakthatError(
+            "The shelve of releases before 0.4 is not read: bakthat rebuild -d glacier asks the vault instead"
+        )

@@ -101,7 +101,7 @@ def _flag(name: str, help: str) -> Tuple[Any, Any]:
     return (name,), {"action": "store_true", "help": help}
 
 
-# --------------------------------------------------------------------------------------------------- interactive commands
+# ------------------------------------------------------------------------------------------------- interactive commands
 
 
 def _ask(prompt: str, default: str = "") -> str:
@@ -160,7 +160,9 @@ def configure_backups_rotation(profile: str = "default") -> None:
     profiles = load_config()
     conf = profile_of(profiles, profile)
     try:
-        rotation: Dict[str, Any] = {f"{unit}s": int(_ask(f"Number of {unit}s to keep: ")) for unit in ("day", "week", "month")}
+        rotation: Dict[str, Any] = {
+            f"{unit}s": int(_ask(f"Number of {unit}s to keep: ")) for unit in ("day", "week", "month")
+        }
         while True:
             question = "First week day (to calculate wich weekly backup keep, saturday by default): "
             day = _ask(question, DAYS[SATURDAY]).lower()
@@ -257,7 +259,7 @@ _command(
 )
 
 
-# ------------------------------------------------------------------------------------------------------------ the program
+# ---------------------------------------------------------------------------------------------------------- the program
 
 
 def _is_foreign(error: BaseException) -> bool:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class BakHelper:
-    """A script's backups under one name; as a context manager inside a temporary folder that is its working directory."""
+    """A script's backups under one name; as a context manager inside a temporary folder, its working directory."""
 
     def __init__(self, backup_name: Optional[str] = None, **kwargs: Any) -> None:
         self.backup_name = backup_name

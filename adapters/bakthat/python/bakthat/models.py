@@ -206,7 +206,9 @@ class Backups(SyncedModel):
         if known is None:
             cls.create(**columns)
         else:
-            cls.update(**{key: value for key, value in columns.items() if key != "id"}).where(cls.id == known.id).execute()
+            cls.update(**{key: value for key, value in columns.items() if key != "id"}).where(
+                cls.id == known.id
+            ).execute()
 
     def set_deleted(self) -> None:
         self.is_deleted = True

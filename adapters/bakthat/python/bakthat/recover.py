@@ -54,8 +54,8 @@ def migrate(
 ) -> List[Any]:
     """Moves archives of a destination into the profile's Backstay repository; their records.
 
-    Each is verified member by member before its row names the repository; the old object stays unless ``delete_source``.
-    What was moved before an interruption is not moved again.
+    Each is verified member by member before its row names the repository; the old object stays unless
+    ``delete_source``. What was moved before an interruption is not moved again.
     """
     profiles = profiles_of(config, kwargs.get("conf"), profile)
     source, destination, _ = bakthat._get_store_backend(profiles, destination, profile)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Which backups a grandfather-father-son rotation keeps (reference, section 11). Dates only; nothing is touched here."""
+"""Which backups a grandfather-father-son rotation keeps (reference, section 11): dates, nothing is touched here."""
 
 from datetime import datetime, timedelta
 from typing import Any, Callable, Dict, Iterable, Mapping, Tuple

@@ -54,21 +54,22 @@ class SyncServer(http.server.ThreadingHTTPServer):
         return {"_id": found[0], "name": name}
 
     def exchange(self, user: str, client: str, since: float, new: Any) -> Dict[str, Any]:
-        """Takes the rows that are newer than ours; returns those that changed since, except what this client sent last."""
+        """Takes the rows that are newer than ours; returns those that changed since, but for this client's own."""
         with self.turn, self.database:
             self.database.execute("BEGIN IMMEDIATE")
             now = max(time.time(), (self.database.execute("SELECT max(ts) FROM rows").fetchone()[0] or 0) + 0.001)
             # A client that begins anew gets its own rows too: its database may be lost.
             found = self.database.execute(
-                "SELECT data FROM rows WHERE user = ? AND ts > ? AND (client != ? OR ? = 0)", (user, since, client, since)
+                "SELECT data FROM rows WHERE user = ? AND ts > ? AND (client != ? OR ? = 0)",
+                (user, since, client, since),
             )
             updated = [json.loads(row[0]) for row in found]
             for row in new:
                 row = {name: value for name, value in row.items() if name != "id"}
                 self.database.execute(
-                    "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (user, stored_filename) DO UPDATE SET ts = excluded.ts, "
-                    "client = excluded.client, last_updated = excluded.last_updated, data = excluded.data "
-                    "WHERE excluded.last_updated > rows.last_updated",
+                    "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (user, stored_filename) DO UPDATE "
+                    "SET ts = excluded.ts, client = excluded.client, last_updated = excluded.last_updated, "
+                    "data = excluded.data WHERE excluded.last_updated > rows.last_updated",
                     (user, row["stored_filename"], now, client, int(row["last_updated"]), json.dumps(row)),
                 )
         return {"updated": updated, "sync_ts": now}

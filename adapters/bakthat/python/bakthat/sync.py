@@ -106,7 +106,9 @@ class BakSyncer:
 
 def _monitoring(conf: Dict[str, Any]) -> Tuple[str, Tuple[str, str]]:
     if not conf.get("bakmanager_api"):
-        raise BakthatError("The BakManager service has ended: bakmanager_api must name a service that speaks its protocol")
+        raise BakthatError(
+            "The BakManager service has ended: bakmanager_api must name a service that speaks its protocol"
+        )
     return conf["bakmanager_api"], (conf["bakmanager_token"], "")
 
 

@@ -19,16 +19,11 @@ OLD_NAME = re.compile(r"(?s)(?P<name>.+?)(?P<date>\d{14}|\d{8})(?P<kind>\.tgz)(?
 
 def _interval_string_to_seconds(interval: str) -> int:
     """The seconds of an interval such as ``1M3W4h2s``."""
-    seconds, rest = 0, str(interval or "")
-    if not rest:
+    text = str(interval or "")
+    parts = [(int(number), SECONDS[unit]) for number, unit in re.findall(r"([0-9]+)([smhDWMY])", text)]
+    if not re.fullmatch(r"(?:[0-9]+[smhDWMY])+", text) or not all(number for number, _ in parts):
         raise Exception(f"Bad interval format for {interval}")
-    while rest:
-        found = re.match(r"([0-9]+)([smhDWMY])", rest)
-        if not found or not int(found.group(1)):
-            raise Exception(f"Bad interval format for {rest}")
-        seconds += int(found.group(1)) * SECONDS[found.group(2)]
-        rest = rest[found.end() :]
-    return seconds
+    return sum(number * seconds for number, seconds in parts)
 
 
 def _timedelta_total_seconds(td: timedelta) -> float:

@@ -136,9 +136,14 @@ def swift(objects):
 
 
 def _tree_hash(data):
-    level = [hashlib.sha256(data[i : i + 2**20]).digest() for i in range(0, len(data), 2**20)] or [hashlib.sha256(b"").digest()]
+    level = [hashlib.sha256(data[i : i + 2**20]).digest() for i in range(0, len(data), 2**20)] or [
+        hashlib.sha256(b"").digest()
+    ]
     while len(level) > 1:
-        level = [hashlib.sha256(b"".join(level[i : i + 2])).digest() if level[i + 1 :] else level[i] for i in range(0, len(level), 2)]
+        level = [
+            hashlib.sha256(b"".join(level[i : i + 2])).digest() if level[i + 1 :] else level[i]
+            for i in range(0, len(level), 2)
+        ]
     return level[0].hex()
 
 
@@ -236,12 +241,24 @@ class MariaDb:
         me = pwd.getpwuid(os.geteuid()).pw_name
         if os.geteuid() == 0:
             shutil.chown(folder, "mysql", "mysql")
-        install = ["mariadb-install-db", "--no-defaults", f"--datadir={data}", f"--auth-root-socket-user={me}", f"--user={user}"]
+        install = [
+            "mariadb-install-db",
+            "--no-defaults",
+            f"--datadir={data}",
+            f"--auth-root-socket-user={me}",
+            f"--user={user}",
+        ]
         made = subprocess.run(install, env={**os.environ, "TMPDIR": str(folder)}, capture_output=True, text=True)
         if made.returncode:
             raise RuntimeError(f"mariadb-install-db: {made.stdout}{made.stderr}")
         mariadbd = shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin")
-        options = [f"--datadir={data}", f"--socket={self.socket}", f"--pid-file={folder}/pid", f"--log-error={log}", f"--user={user}"]
+        options = [
+            f"--datadir={data}",
+            f"--socket={self.socket}",
+            f"--pid-file={folder}/pid",
+            f"--log-error={log}",
+            f"--user={user}",
+        ]
         command = [mariadbd, "--no-defaults", *options, f"--tmpdir={folder}", "--skip-networking"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 60
@@ -253,7 +270,16 @@ class MariaDb:
 
     def ask(self, sql, check=True, stdin=subprocess.DEVNULL):
         """What the server answers to a statement, or to those of an open file."""
-        command = ["mariadb", "--no-defaults", f"--socket={self.socket}", "-u", "root", "-N", "-B", "--default-character-set=utf8mb4"]
+        command = [
+            "mariadb",
+            "--no-defaults",
+            f"--socket={self.socket}",
+            "-u",
+            "root",
+            "-N",
+            "-B",
+            "--default-character-set=utf8mb4",
+        ]
         done = subprocess.run([*command, *(["-e", sql] if sql else [])], stdin=stdin, text=True, capture_output=True)
         if done.returncode and check:
             raise RuntimeError(f"{sql}: {done.stderr}")

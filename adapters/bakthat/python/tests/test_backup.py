@@ -19,7 +19,9 @@ from unittest import mock
 import blowfish
 from case import Case
 
-COLUMNS = "id backend backend_hash backup_date filename is_deleted last_updated metadata size stored_filename tags".split()
+COLUMNS = (
+    "id backend backend_hash backup_date filename is_deleted last_updated metadata size stored_filename tags".split()
+)
 
 
 class Records(Case):
@@ -137,7 +139,9 @@ class Passwords(Case):
         os.environ["BAKTHAT_PASSWORD"] = "from the environment"
         record, prompts = self.asked([])
         self.assertEqual((prompts, record.is_encrypted()), ([], True))
-        self.assertTrue(blowfish.decrypt(self.data(record.stored_filename), b"from the environment")[0].startswith(b"\x1f\x8b"))
+        self.assertTrue(
+            blowfish.decrypt(self.data(record.stored_filename), b"from the environment")[0].startswith(b"\x1f\x8b")
+        )
         record, prompts = self.asked([], password="keyword")
         self.assertTrue(blowfish.decrypt(self.data(record.stored_filename), b"keyword")[0].startswith(b"\x1f\x8b"))
         record, prompts = self.asked([], password="")
@@ -156,7 +160,12 @@ class Passwords(Case):
 
     def test_10_tags_name_metadata_and_hash(self):
         self.file("f")
-        for tags, text in ((["one", "two"], "one two"), ("three four", "three four"), ([], ""), (["x" * 400], "x" * 400)):
+        for tags, text in (
+            (["one", "two"], "one two"),
+            ("three four", "three four"),
+            ([], ""),
+            (["x" * 400], "x" * 400),
+        ):
             self.assertEqual(self.row(self.bakthat.backup("f", password="", tags=tags).stored_filename).tags, text)
         record = self.bakthat.backup("f", password="", custom_filename="nightly")
         self.assertEqual(record.filename, "nightly")
@@ -218,7 +227,10 @@ class Passwords(Case):
     def test_12_processes_at_once_take_different_names(self):
         self.file("f")
         code = "import bakthat; [bakthat.backup('f', password='') for _ in range(3)]"
-        started = [subprocess.Popen([sys.executable, "-c", code], env=self.environment(), stderr=subprocess.PIPE) for _ in range(3)]
+        started = [
+            subprocess.Popen([sys.executable, "-c", code], env=self.environment(), stderr=subprocess.PIPE)
+            for _ in range(3)
+        ]
         for process in started:
             self.assertEqual(process.communicate()[1], b"")
             self.assertEqual(process.returncode, 0)
@@ -318,7 +330,9 @@ class Contents(Case):
         self.assertNotIn("keep", names())
         self.bakthat.EXCLUDE_FILES.remove(".gitignore")
         self.assertIn("keep", names())
-        self.assertIn("debug", [r.levelname.lower() for r in self.lines.records if r.getMessage().endswith(" excluded")])
+        self.assertIn(
+            "debug", [r.levelname.lower() for r in self.lines.records if r.getMessage().endswith(" excluded")]
+        )
         excluded = self.bakthat._get_exclude("here.txt")
         self.assertEqual([excluded("tree/mytmp"), excluded("tree/xmytmp")], [True, False])
 
@@ -349,7 +363,15 @@ class Shown(Case):
         self.bakthat.Backups.update(tags="a b").execute()
         self.bakthat.show("photos", tags="b a")
         self.assertEqual(self.texts()[-1], line + "(a b)")
-        sizes = {1: "1 B", 224: "224 B", 1000: "1 KB", 3100: "3.1 KB", 1001: "1.0 KB", 999950: "1000.0 KB", 2 * 10**24: "2 YB"}
+        sizes = {
+            1: "1 B",
+            224: "224 B",
+            1000: "1 KB",
+            3100: "3.1 KB",
+            1001: "1.0 KB",
+            999950: "1000.0 KB",
+            2 * 10**24: "2 YB",
+        }
         self.assertEqual({size: self.bakthat.utils.size_text(size) for size in sizes}, sizes)
 
     def test_ls_and_info(self):

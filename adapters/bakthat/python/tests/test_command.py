@@ -77,7 +77,9 @@ class Usage(Case):
         self.assertEqual(self.command("restore", "none").stderr, "No file matched.\n")
 
     def test_43_the_module_is_the_command_too(self):
-        done = subprocess.run([sys.executable, "-m", "bakthat", "--version"], env=self.environment(), stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "bakthat", "--version"], env=self.environment(), stdout=subprocess.PIPE, text=True
+        )
         self.assertEqual(done.stdout, "bakthat 0.6.0\n")
 
 
@@ -110,7 +112,9 @@ class Configure(Case):
             start = "".join(PROMPTS) + "Swift Auth Version: Swift Auth URL: "
             self.assertTrue(done.stdout.startswith(start), done.stdout)
             new = self.written()["new"]
-            self.assertEqual((new["default_destination"], new["auth_version"], new["auth_url"]), ("swift", "1", "http://auth"))
+            self.assertEqual(
+                (new["default_destination"], new["auth_version"], new["auth_url"]), ("swift", "1", "http://auth")
+            )
             self.assertEqual(new["encryption"], expected)
 
     def test_43_configure_asks_for_our_own_destinations(self):
@@ -198,7 +202,11 @@ class Extending(Case):
             "if __name__ == '__main__': bakthat.main()\n",
         )
         run = lambda *arguments: subprocess.run(  # noqa: E731
-            [sys.executable, str(script), *arguments], env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, str(script), *arguments],
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self.assertEqual(run("say", "hi", "2", "-l").stdout, "a\nHI HI\n")
         self.assertEqual(run("tell", "hi", "1").stdout, "a\nhi\n")
@@ -234,7 +242,10 @@ class LostDatabase(Case):
         self.assertIsNone(self.bakthat.restore("f"))
         self.assertEqual(self.bakthat.Backups.select().count(), 0)
         done = self.succeeds(self.command("rebuild"))
-        self.assertEqual(sorted(line for line in done.stderr.splitlines() if line.startswith("Rebuilt")), sorted(f"Rebuilt {name}" for name in names))
+        self.assertEqual(
+            sorted(line for line in done.stderr.splitlines() if line.startswith("Rebuilt")),
+            sorted(f"Rebuilt {name}" for name in names),
+        )
         self.assertEqual(self.succeeds(self.command("rebuild")).stderr, "some-key is not the name of a backup\n")
         rows = {row.stored_filename: row for row in self.bakthat.Backups.select()}
         self.assertEqual(sorted(rows), sorted(names))
@@ -244,7 +255,11 @@ class LostDatabase(Case):
         self.assertIn(self.bakthat.restore("f", password="abc").stored_filename, names)
 
     def test_46_the_old_forms_of_names(self):
-        for name, filename in (("name20120927.tgz", "name"), ("name20120927010203.tgz.enc", "name"), ("a.b.20240101000000", "a.b")):
+        for name, filename in (
+            ("name20120927.tgz", "name"),
+            ("name20120927010203.tgz.enc", "name"),
+            ("a.b.20240101000000", "a.b"),
+        ):
             row = self.bakthat.Backups.from_stored_name(name, "s3", "h")
             self.assertEqual((row.filename, row.metadata["is_enc"]), (filename, name.endswith(".enc")))
         for name in ("key", "name.tgz", "x.99999999999999.tgz"):
@@ -257,7 +272,10 @@ class Interrupted(Case):
             file.truncate(3 << 30)
         for how in (signal.SIGINT, signal.SIGTERM):
             process = subprocess.Popen(
-                [sys.executable, "-m", "bakthat", "backup", "--prompt=no", "huge"], env=self.environment(), stderr=subprocess.PIPE, text=True
+                [sys.executable, "-m", "bakthat", "backup", "--prompt=no", "huge"],
+                env=self.environment(),
+                stderr=subprocess.PIPE,
+                text=True,
             )
             self.assertEqual(process.stderr.readline(), "Backing up huge\n")
             self.assertEqual(process.stderr.readline(), "Compressing...\n")
@@ -267,7 +285,9 @@ class Interrupted(Case):
             rest = process.communicate()[1]
             self.assertEqual(rest, "Cancelled by user\n" if how == signal.SIGINT else "")
             self.assertEqual(process.returncode, 1 if how == signal.SIGINT else 128 + how)
-            self.assertEqual((self.temporary_files(), self.objects(), self.bakthat.Backups.select().count()), ([], [], 0))
+            self.assertEqual(
+                (self.temporary_files(), self.objects(), self.bakthat.Backups.select().count()), ([], [], 0)
+            )
             self.assertEqual(self.bakthat.models.Config.select().count(), 0)
 
 

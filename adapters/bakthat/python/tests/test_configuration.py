@@ -6,10 +6,11 @@ import unittest
 from case import Case
 
 NAMES = """
-backup restore delete delete_older_than rotate_backups show configure configure_backups_rotation periodic_backups sync reset_sync main
-ls info app log events config load_config CONFIG_FILE DEFAULT_DESTINATION DEFAULT_LOCATION EXCLUDE_FILES STORAGE_BACKEND Backups
-BakSyncer bakmanager_hook bakmanager_periodic_backups GlacierBackend S3Backend SwiftBackend RotationConfig BakthatFilter setup_plugins
-plugin_setup _get_store_backend _get_exclude _display_backups _interval_string_to_seconds __version__
+backup restore delete delete_older_than rotate_backups show configure configure_backups_rotation periodic_backups
+sync reset_sync main ls info app log events config load_config CONFIG_FILE DEFAULT_DESTINATION DEFAULT_LOCATION
+EXCLUDE_FILES STORAGE_BACKEND Backups BakSyncer bakmanager_hook bakmanager_periodic_backups GlacierBackend S3Backend
+SwiftBackend RotationConfig BakthatFilter setup_plugins plugin_setup _get_store_backend _get_exclude _display_backups
+_interval_string_to_seconds __version__
 backends conf models plugin utils migrate rebuild
 """.split()
 
@@ -85,7 +86,10 @@ class Profiles(Case):
         self.assertEqual(len(self.texts()), 1)
         self.assertEqual(bakthat.rotate_backups(bucket, **how), [])
         bakthat.Backups.update(backup_date=1).execute()
-        self.assertEqual([r.stored_filename for r in bakthat.delete_older_than(bucket, "1h", **how)], store.ls() or [record.stored_filename])
+        self.assertEqual(
+            [r.stored_filename for r in bakthat.delete_older_than(bucket, "1h", **how)],
+            store.ls() or [record.stored_filename],
+        )
         self.assertEqual(store.ls(), [])
         other = bakthat.backup(bucket, password="", **how)
         self.assertEqual(bakthat.delete(bucket, **how).stored_filename, other.stored_filename)

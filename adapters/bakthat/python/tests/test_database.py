@@ -38,7 +38,9 @@ class Schema(Case):
         self.bakthat.models.Config.set_key("k", {"a": 1})
         self.assertEqual(schema(self.home / ".bakthat.sqlite"), before)
         with sqlite3.connect(self.home / ".bakthat.sqlite") as database:
-            row = database.execute(f"SELECT is_deleted, metadata, typeof(is_deleted) FROM backups WHERE id = {record.id}").fetchone()
+            row = database.execute(
+                f"SELECT is_deleted, metadata, typeof(is_deleted) FROM backups WHERE id = {record.id}"
+            ).fetchone()
         self.assertEqual((row[0], row[2]), (1, "integer"))
         self.assertRegex(row[1], r'^\{"is_enc": false, "client": ".*"\}$')
 
@@ -48,7 +50,8 @@ class Schema(Case):
             "import bakthat, sys\n"
             "for number in range(60):\n"
             "    name = f'{sys.argv[1]}-{number}'\n"
-            "    bakthat.Backups.create(backend='s3', backup_date=1, filename=name, last_updated=1, stored_filename=name)\n"
+            "    given = dict(backup_date=1, filename=name, last_updated=1, stored_filename=name)\n"
+            "    bakthat.Backups.create(backend='s3', **given)\n"
             "    bakthat.models.Config.set_key('shared', name)\n"
             "    bakthat.Backups.upsert(stored_filename=name, size=number)\n"
             "    bakthat.Backups.get(bakthat.Backups.stored_filename == name).set_deleted()\n"
@@ -168,7 +171,9 @@ class Searching(Case):
         rows = [self.row(name) for name in ("a", "b", "c")]
         names = lambda query: sorted(row.filename for row in query)  # noqa: E731
         self.assertEqual(names(backups.select().where(backups.filename == "a", backups.size == 1)), ["a"])
-        self.assertEqual(names(backups.select().where((backups.filename == "a") | (backups.filename == "b"))), ["a", "b"])
+        self.assertEqual(
+            names(backups.select().where((backups.filename == "a") | (backups.filename == "b"))), ["a", "b"]
+        )
         self.assertEqual(names(backups.select().where((backups.size == 1) & (backups.filename != "b"))), ["a", "c"])
         self.assertEqual(names(backups.select().where(backups.filename << ["a", "c"])), ["a", "c"])
         self.assertEqual(names(backups.select().where(backups.stored_filename % "b.*")), ["b"])

@@ -8,6 +8,7 @@ import tarfile
 import unittest
 from unittest import mock
 
+import servers
 from case import Case
 
 
@@ -15,7 +16,9 @@ class Repository(Case):
     def setUp(self):
         super().setUp()
         self.repository = self.home / "repository"
-        self.conf = self.s3(repository=str(self.repository), repository_password="of the repository", default_destination="backstay")
+        self.conf = self.s3(
+            repository=str(self.repository), repository_password="of the repository", default_destination="backstay"
+        )
         self.write_config({"default": self.conf})
 
     def names(self, stored):
@@ -94,7 +97,9 @@ class Repository(Case):
         self.bakthat.backup("f")
         self.file("password", "of the repository\n")
         conf = {key: value for key, value in self.conf.items() if key != "repository_password"}
-        self.assertTrue(self.bakthat.restore("f", conf={**conf, "repository_password_file": str(self.work / "password")}))
+        self.assertTrue(
+            self.bakthat.restore("f", conf={**conf, "repository_password_file": str(self.work / "password")})
+        )
         with self.assertRaisesRegex(Exception, "repository_password"):
             self.bakthat.backup("f", conf=conf)
         with self.assertRaisesRegex(Exception, "(?i)password"):
@@ -192,6 +197,54 @@ class Migration(Case):
         self.assertEqual(done.stderr, f"Moving {self.records[0].stored_filename}\n")
         self.assertEqual(len(self.objects("s3")), 6)
         self.assertEqual(self.command("migrate", "-d", "backstay").returncode, 1)
+
+
+class StorageClasses(Case):
+    """What S3 is asked for: a server that records, since those of tests know one class only."""
+
+    def setUp(self):
+        super().setUp()
+        self.there = self.restoring = False
+        self.server = servers.Recorder(self.answers)
+        self.addCleanup(self.server.close)
+        self.file("f", "frozen")
+
+    def answers(self, request):
+        if request.method == "GET" and "f." in request.path:
+            error = b"<Error><Code>InvalidObjectState</Code><Message>not valid for the class</Message></Error>"
+            return 403, {"Content-Type": "application/xml"}, error
+        if request.method == "POST":
+            status, self.restoring = 409 if self.restoring else 202, True
+            code = b"<Error><Code>RestoreAlreadyInProgress</Code><Message>m</Message></Error>"
+            return status, {"Content-Type": "application/xml"}, code if status == 409 else b""
+        if request.method == "HEAD" and "f." in request.path:
+            archived = {"x-amz-storage-class": "GLACIER", "Content-Length": "9"}
+            if self.restoring:
+                archived["x-amz-restore"] = 'ongoing-request="true"'
+            return (200, archived, b"") if self.there else (404, {}, b"")
+        self.there = self.there or "f." in request.path
+        return 200, {"ETag": '"e"'}, b""
+
+    def stored(self, **more):
+        conf = self.s3(endpoint_url=self.server.url, **more)
+        record = self.bakthat.backup("f", password="", conf=conf, s3_reduced_redundancy=not more)
+        (put,) = [r for r in self.server.requests if r.method == "PUT" and record.stored_filename in r.path]
+        return record, put, conf
+
+    def test_15_of_the_faults_reduced_redundancy_reaches_the_storage(self):
+        self.assertEqual(self.stored()[1].headers["x-amz-storage-class"], "REDUCED_REDUNDANCY")
+
+    def test_an_archive_class_is_asked_back_and_restored_later(self):
+        record, put, conf = self.stored(storage_class="GLACIER", restore_days=3)
+        self.assertEqual(put.headers["x-amz-storage-class"], "GLACIER")
+        self.lines.records.clear()
+        for status in ("requested", "ongoing"):
+            self.assertIsNone(self.bakthat.restore(record.stored_filename, conf=conf))
+            line = f"{record.stored_filename} is in an archive class of S3: its restore is {status}, try again later"
+            self.assertEqual(self.texts()[-1], line)
+        asked = [request for request in self.server.requests if request.method == "POST"]
+        self.assertIn(b"<Days>3</Days>", asked[0].body)
+        self.assertEqual(self.temporary_files(), [])
 
 
 class Folder(Case):

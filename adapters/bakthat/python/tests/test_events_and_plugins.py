@@ -13,7 +13,7 @@ from bakthat.plugin import Plugin
 
 class {name}(Plugin):
     def activate(self):
-        print("{name} activated", self.conf["own"], self.log.name, self, self.__dict__.keys() <= {{"conf", "on_backup"}})
+        print("{name} activated", self.conf["own"], self.log.name, self, list(self.__dict__))
         self.on_backup += self.done
 
     def done(self, session_id, backup):
@@ -42,7 +42,9 @@ class Events(Case):
             ("rotate_backups", bakthat.rotate_backups("f", conf=self.s3(rotation={"days": 1}))),
             ("delete", bakthat.delete("f")),
         ]
-        self.assertEqual([name for name, _ in self.fired], [f"{when}_{what}" for what, _ in results for when in ("before", "on")])
+        self.assertEqual(
+            [name for name, _ in self.fired], [f"{when}_{what}" for what, _ in results for when in ("before", "on")]
+        )
         sessions = set()
         for number, (_, result) in enumerate(results):
             (_, before), (_, after) = self.fired[2 * number : 2 * number + 2]
@@ -103,8 +105,13 @@ class Events(Case):
         hub.other += called.append
         hub.anything(1)
         self.assertEqual(called, [1, 1])
-        self.assertEqual((len(hub.anything), list(hub.anything), hub.anything[1]), (2, [called.append] * 2, called.append))
-        self.assertEqual((str(hub.anything), len(hub), [str(slot) for slot in hub]), ("event 'anything'", 2, ["event 'anything'", "event 'other'"]))
+        self.assertEqual(
+            (len(hub.anything), list(hub.anything), hub.anything[1]), (2, [called.append] * 2, called.append)
+        )
+        self.assertEqual(
+            (str(hub.anything), len(hub), [str(slot) for slot in hub]),
+            ("event 'anything'", 2, ["event 'anything'", "event 'other'"]),
+        )
         hub.anything -= called.append
         hub.anything -= print
         self.assertEqual(len(hub.anything), 0)
@@ -136,10 +143,13 @@ class Plugins(Case):
     def test_35_plugins_of_the_default_folder_live_once(self):
         self.configured(self.plugin("First"), self.plugin("Second"))
         self.file("f")
-        done = self.python("import bakthat; [bakthat.backup('f', password='') for _ in range(2)]; print(bakthat.plugin.plugin_setup, bakthat.plugin_setup)")
+        done = self.python(
+            "import bakthat; [bakthat.backup('f', password='') for _ in range(2)]\n"
+            "print(bakthat.plugin.plugin_setup, bakthat.plugin_setup)"
+        )
         expected = [
-            "First activated of the profile bakthat.plugin <Plugin bakthat: First> True",
-            "Second activated of the profile bakthat.plugin <Plugin bakthat: Second> True",
+            "First activated of the profile bakthat.plugin <Plugin bakthat: First> ['conf']",
+            "Second activated of the profile bakthat.plugin <Plugin bakthat: Second> ['conf']",
             *["First done f True", "Second done f True"] * 2,
             "True False",
             "Second deactivated",
@@ -172,7 +182,12 @@ class Plugins(Case):
             "first.Missing": AttributeError,
             "nodot": ValueError,
             self.plugin("Wrong", "class Wrong: pass"): Exception,
-            self.plugin("Raises", "import bakthat.plugin\nclass Raises(bakthat.plugin.Plugin):\n    def activate(self): raise LookupError('no')"): LookupError,
+            self.plugin(
+                "Raises",
+                "import bakthat.plugin\n"
+                "class Raises(bakthat.plugin.Plugin):\n"
+                "    def activate(self): raise LookupError('no')",
+            ): LookupError,
             self.plugin("Idle", "import bakthat.plugin\nclass Idle(bakthat.plugin.Plugin): pass"): NotImplementedError,
         }
         self.file("f")
@@ -201,7 +216,10 @@ class Plugins(Case):
         self.assertIn("First activated", self.succeeds(self.command("backup", "--prompt=no", "f")).stdout)
 
     def test_36_a_plugin_adds_a_backend(self):
-        self.configured(self.plugin("Adder", """
+        self.configured(
+            self.plugin(
+                "Adder",
+                """
             import os, shutil
             import bakthat
             from bakthat.backends import BakthatBackend
@@ -229,7 +247,11 @@ class Plugins(Case):
             class Adder(Plugin):
                 def activate(self):
                     bakthat.STORAGE_BACKEND["folder"] = Folder
-            """), own_folder=str(self.home / "own"), default_destination="folder")
+            """,
+            ),
+            own_folder=str(self.home / "own"),
+            default_destination="folder",
+        )
         (self.home / "own").mkdir()
         self.file("f")
         for arguments in (["backup", "--prompt=no", "f"], ["restore", "f"], ["ls"], ["delete", "f"]):
@@ -239,7 +261,10 @@ class Plugins(Case):
         self.assertEqual([row.backend for row in self.bakthat.Backups.select()], ["folder"])
 
     def test_36_a_plugin_rebinds_what_the_functions_use(self):
-        self.configured(self.plugin("Rebinder", """
+        self.configured(
+            self.plugin(
+                "Rebinder",
+                """
             import bakthat
             from bakthat.plugin import Plugin
 
@@ -263,7 +288,9 @@ class Plugins(Case):
                 def activate(self):
                     bakthat.STORAGE_BACKEND = dict(s3=Own)
                     bakthat.Backups = Backups
-            """))
+            """,
+            )
+        )
         self.file("f")
         code = "import bakthat; print(bakthat.backup('f', password='').tags); print(bakthat.restore('f').filename)"
         lines = self.succeeds(self.python(code)).stdout.splitlines()
@@ -299,7 +326,9 @@ class Plugins(Case):
         request = server.requests[-1]
         self.assertEqual((request.method, request.path), ("PUT", f"/{backend.container}/a%20b?acl"))
         self.assertEqual(request.headers["x-amz-acl"], "public-read")
-        self.assertRegex(request.headers["authorization"], "^AWS4-HMAC-SHA256 Credential=MYKEY/.*SignedHeaders=host;x-amz-acl;")
+        self.assertRegex(
+            request.headers["authorization"], "^AWS4-HMAC-SHA256 Credential=MYKEY/.*SignedHeaders=host;x-amz-acl;"
+        )
 
 
 if __name__ == "__main__":

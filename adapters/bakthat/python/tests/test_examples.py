@@ -17,12 +17,16 @@ class Ours(Case):
     def test_the_script_backs_a_database_up_and_it_comes_back(self):
         server = servers.MariaDb(self.home / "mariadb")
         self.addCleanup(server.stop)
-        server.ask("CREATE DATABASE shop; CREATE TABLE shop.goods (name TEXT); INSERT INTO shop.goods VALUES ('ä'), ('b')")
+        server.ask(
+            "CREATE DATABASE shop; CREATE TABLE shop.goods (name TEXT); INSERT INTO shop.goods VALUES ('ä'), ('b')"
+        )
         self.file("my.cnf", f"[client]\nsocket={server.socket}\nuser=root\ndefault-character-set=utf8mb4\n")
         self.write_config({"default": self.s3(rotation={"days": 1, "weeks": 1})})
         script = [sys.executable, EXAMPLES / "mysql_backup.py", "--defaults-file", self.work / "my.cnf", "shop"]
         for _ in range(2):
-            done = subprocess.run(script, env=self.environment(BAKTHAT_PASSWORD="abc"), stderr=subprocess.PIPE, text=True)
+            done = subprocess.run(
+                script, env=self.environment(BAKTHAT_PASSWORD="abc"), stderr=subprocess.PIPE, text=True
+            )
             self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual((len(self.objects()), self.temporary_files()), (1, []))
         server.ask("DROP DATABASE shop")

@@ -30,7 +30,10 @@ class Faults(Case):
         self.assertFalse(os.path.exists("f"))
 
     def test_a_missing_profile(self):
-        self.assertEqual(self.fails("backup", "-p", "nobody"), "No nobody profile defined in the configuration: run bakthat configure -p nobody")
+        self.assertEqual(
+            self.fails("backup", "-p", "nobody"),
+            "No nobody profile defined in the configuration: run bakthat configure -p nobody",
+        )
 
     def test_a_missing_setting(self):
         self.write_config({"default": {"access_key": "a", "secret_key": "b"}})
@@ -40,7 +43,9 @@ class Faults(Case):
         self.assertRegex(self.fails("backup", "--prompt=no", "f", "-d", "backstay"), "has no repository")
 
     def test_a_bucket_that_may_not_be_used(self):
-        refusing = servers.Recorder(lambda request: (403, {"Content-Type": "application/xml"}, b"<Error><Code>AccessDenied</Code></Error>"))
+        refusing = servers.Recorder(
+            lambda request: (403, {"Content-Type": "application/xml"}, b"<Error><Code>AccessDenied</Code></Error>")
+        )
         self.addCleanup(refusing.close)
         self.write_config({"default": self.s3(endpoint_url=refusing.url)})
         self.file("f")
@@ -49,7 +54,10 @@ class Faults(Case):
 
     def test_no_network(self):
         self.file("f")
-        for conf in (self.s3(endpoint_url="http://127.0.0.1:1"), self.s3(auth_url="http://127.0.0.1:1/auth", default_destination="swift")):
+        for conf in (
+            self.s3(endpoint_url="http://127.0.0.1:1"),
+            self.s3(auth_url="http://127.0.0.1:1/auth", default_destination="swift"),
+        ):
             self.write_config({"default": conf})
             self.fails("backup", "--prompt=no", "f")
             self.assertEqual(self.bakthat.Backups.select().count(), 0)
@@ -95,7 +103,9 @@ class Faults(Case):
             "sys.argv = ['bakthat', 'backup', '--prompt=no', '--tags', 'x' * 100000, 'f']; bakthat.main()\n"
         )
         done = self.python(code)
-        self.assertEqual((done.returncode, done.stderr.splitlines()[-1]), (1, "OperationalError: database or disk is full"))
+        self.assertEqual(
+            (done.returncode, done.stderr.splitlines()[-1]), (1, "OperationalError: database or disk is full")
+        )
         self.assertEqual(self.bakthat.Backups.select().count(), 0)
 
     def test_a_plugins_own_traceback_is_shown_whole(self):

@@ -37,7 +37,10 @@ class Helper(Case):
 
     def test_37_attributes(self):
         helper = self.BakHelper("n", password="p", profile="q", conf={"a": 1}, tags=["t"], key="k", destination="swift")
-        given = [getattr(helper, name) for name in "backup_name dir_prefix destination password profile conf tags key syncer".split()]
+        given = [
+            getattr(helper, name)
+            for name in "backup_name dir_prefix destination password profile conf tags key syncer".split()
+        ]
         self.assertEqual(given, ["n", "n_", "swift", "p", "q", {"a": 1}, ["t"], "k", None])
         helper = self.BakHelper("n")
         given = [getattr(helper, name) for name in "password profile conf tags key syncer".split()]
@@ -127,7 +130,9 @@ class Values(Case):
                     self.assertEqual(data, b'{"my": "data", "\\u00e4": [1, null, true]}')
                 row = self.row(name)
                 self.assertEqual(row.metadata, {"KeyValue": True, "is_enc": bool(password), "is_gzipped": compress})
-                self.assertEqual((row.filename, row.backend, row.tags, row.size), (name, "s3", "", len(self.data(name))))
+                self.assertEqual(
+                    (row.filename, row.backend, row.tags, row.size), (name, "s3", "", len(self.data(name)))
+                )
                 self.assertEqual(row.backup_date, row.last_updated)
                 folder = self.in_folder(name)
                 self.bakthat.restore(name, password=password)

@@ -15,7 +15,9 @@ import urllib.parse
 import servers
 from case import Case
 
-COLUMNS = "backend backend_hash backup_date filename id is_deleted last_updated metadata size stored_filename tags".split()
+COLUMNS = (
+    "backend backend_hash backup_date filename id is_deleted last_updated metadata size stored_filename tags".split()
+)
 
 
 class Sync(Case):
@@ -38,8 +40,9 @@ class Sync(Case):
 
     def row(self, name, **columns):
         given = {
-            "backend": "s3", "backend_hash": "h", "backup_date": 50, "filename": name, "is_deleted": False, "last_updated": 50,
-            "metadata": {"is_enc": False}, "size": 5, "stored_filename": f"{name}.20240101000000.tgz", "tags": "a b", **columns,
+            "backend": "s3", "backend_hash": "h", "backup_date": 50, "filename": name, "is_deleted": False,
+            "last_updated": 50, "metadata": {"is_enc": False}, "size": 5, "tags": "a b",
+            "stored_filename": f"{name}.20240101000000.tgz", **columns,
         }  # fmt: skip
         return given
 
@@ -74,7 +77,12 @@ class Sync(Case):
         backups.create(**self.row("a"))
         backups.create(**self.row("b"))
         newer = self.row("a", last_updated=60, is_deleted=True, metadata={"is_enc": False, "other": 1})
-        self.updated = [{**newer, "id": 99, "unknown": 1}, self.row("b", last_updated=40, size=1), self.row("c"), {"size": 1}]
+        self.updated = [
+            {**newer, "id": 99, "unknown": 1},
+            self.row("b", last_updated=40, size=1),
+            self.row("c"),
+            {"size": 1},
+        ]
         self.bakthat.sync()
         a, b, c = (backups.get(backups.filename == name) for name in "abc")
         self.assertEqual((a.is_deleted, a.last_updated, a.metadata["other"]), (True, 60, 1))
@@ -150,7 +158,9 @@ class Sync(Case):
         one, again = (request("POST", f"{url}/clients", ("user", "secret"), auth, b"")[1] for _ in range(2))
         self.assertEqual(json.loads(one)["_id"], json.loads(again)["_id"])
         asked = json.dumps({"sync_ts": 0, "new": []}).encode()
-        self.assertEqual(json.loads(request("POST", f"{url}/backups/sync", ("other", "word"), auth, asked)[1])["updated"], [])
+        self.assertEqual(
+            json.loads(request("POST", f"{url}/backups/sync", ("other", "word"), auth, asked)[1])["updated"], []
+        )
 
 
 class Monitoring(Case):
@@ -187,7 +197,10 @@ class Monitoring(Case):
 
     def test_40_the_list(self):
         items = [
-            {"key": "nightly", "status": "LATE", "interval_human": "2D", "total_size_human": "12 MB", "latest": {"date_human": "2024/02/03 04:05:06"}},
+            {
+                "key": "nightly", "status": "LATE", "interval_human": "2D", "total_size_human": "12 MB",
+                "latest": {"date_human": "2024/02/03 04:05:06"},
+            },
             {"key": "new", "status": "OK", "interval_human": "1D", "total_size_human": "0 B", "latest": None},
         ]  # fmt: skip
         self.answer = 200, {}, json.dumps({"_items": items}).encode()
@@ -207,7 +220,12 @@ class Swift(Case):
         objects = {}
         server = servers.swift(objects)
         self.addCleanup(server.close)
-        profile = {"access_key": "account:user", "secret_key": "swiftpass", "s3_bucket": "box", "default_destination": "swift"}
+        profile = {
+            "access_key": "account:user",
+            "secret_key": "swiftpass",
+            "s3_bucket": "box",
+            "default_destination": "swift",
+        }
         self.write_config({"default": {**profile, "auth_url": f"{server.url}/auth/v1.0", "auth_version": "1"}})
         self.file("data/f", "on swift")
         record = self.bakthat.backup("data", password="")
@@ -240,7 +258,7 @@ class Glacier(Case):
         self.file("data/f", "frozen" * 1000)
         record = bakthat.backup("data", password="")
         self.assertEqual((record.backend, self.server.vaults, len(self.server.archives)), ("glacier", {"vault"}, 1))
-        (description, data), = self.server.archives.values()
+        ((description, data),) = self.server.archives.values()
         self.assertEqual((description, len(data)), (record.stored_filename, record.size))
         self.assertEqual(self.texts(logger="bakthat.backends"), [])
         folder = self.in_folder()

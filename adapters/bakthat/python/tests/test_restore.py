@@ -217,7 +217,9 @@ class OfTheOriginal(Case):
 
     def test_20_objects_on_swift_and_glacier(self):
         stored = {path.name: path.read_bytes() for path in (ORIGINAL / "storage/mycontainer").iterdir()}
-        swift = servers.swift({"/v1/AUTH_account/mycontainer": b"", **{f"/v1/AUTH_account/mycontainer/{k}": v for k, v in stored.items()}})
+        swift = servers.swift(
+            {"/v1/AUTH_account/mycontainer": b"", **{f"/v1/AUTH_account/mycontainer/{k}": v for k, v in stored.items()}}
+        )
         self.addCleanup(swift.close)
         profiles = self.bakthat.load_config()
         profiles["swift"]["auth_url"] = f"{swift.url}/auth/v1.0"
