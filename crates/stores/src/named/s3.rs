@@ -100,8 +100,7 @@ impl S3 {
             return Err(OpenError::Option(format!("{:?} is no bucket's name", place.bucket)));
         }
         if let Some(endpoint) = &place.endpoint {
-            let endpoint = endpoint.trim_end_matches('/');
-            let whole = if endpoint.contains("://") { endpoint.to_owned() } else { format!("https://{endpoint}") };
+            let whole = if endpoint.contains("://") { endpoint.clone() } else { format!("https://{endpoint}") };
             let url = url::Url::parse(&whole).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
             let url = url.filter(|url| url.path() == "/" && url.query().is_none() && url.host().is_some());
             let url = url.ok_or_else(|| {
