@@ -37,6 +37,7 @@ from bakthat.conf import (
     DEFAULT_DESTINATION,
     DEFAULT_LOCATION,
     EXCLUDE_FILES,
+    BadValue,
     BakthatError,
     MissingKey,
     config,
@@ -299,7 +300,7 @@ class _Source:
             log.warning("The password is not used: the repository encrypts everything with its own")
             return ""
         if password and container == "blowfish" and len(_encoded(password)) > 56:
-            raise ValueError("A password for Blowfish has at most 56 bytes: use a shorter one, or encryption: age")
+            raise BadValue("A password for Blowfish has at most 56 bytes: use a shorter one, or encryption: age")
         return CONTAINERS[container] if password else ""
 
     def payload(self, folder: str, password: Any) -> str:

@@ -273,8 +273,7 @@ def _is_foreign(error: BaseException) -> bool:
             continue
         if path.startswith(standard) and not packaged:
             continue
-        if frame.f_globals.get("__name__") != "__main__" or frame.f_code.co_name != "<module>":
-            return True
+        return True
     return False
 
 
@@ -282,8 +281,8 @@ def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    expected = (BakthatError, bakthat._native.NativeError, OSError)
-    return text if isinstance(error, expected) and text else f"{type(error).__name__}: {text}"
+    told = isinstance(error, (BakthatError, bakthat._native.NativeError, OSError)) or type(error) is Exception
+    return text if told and text else f"{type(error).__name__}: {text}"
 
 
 def _ended(number: int, frame: Any) -> None:

@@ -32,6 +32,14 @@ class MissingKey(BakthatError, KeyError):
     __str__ = Exception.__str__
 
 
+class BadValue(BakthatError, ValueError):
+    """A value that cannot be; a ValueError as the original's."""
+
+
+class BadKey(BakthatError, TypeError):
+    """A setting that is not known; a TypeError as the original's."""
+
+
 def load_config(config_file: Any = CONFIG_FILE) -> Dict[str, Any]:
     """The profiles of a file; none if it is missing or empty."""
     path = os.path.expanduser(os.fspath(config_file))

@@ -13,6 +13,7 @@ from typing import Any, Optional, Tuple
 import bakthat
 from bakthat import _native
 from bakthat.backends import S3Backend, downloaded
+from bakthat.conf import BadValue
 from bakthat.models import hash_of_backend
 from bakthat.sync import BakSyncer
 
@@ -63,7 +64,7 @@ class BakHelper:
     def delete_older_than(self, filename: Optional[str] = None, interval: Optional[str] = None, **kwargs: Any) -> Any:
         """Deletes what is older than an interval, by default of the helper's own backups."""
         if not interval:
-            raise ValueError("delete_older_than needs an interval such as 1M")
+            raise BadValue("delete_older_than needs an interval such as 1M")
         filename = self.backup_name if filename is None else filename
         return bakthat.delete_older_than(filename, interval, **{**kwargs, **self._named(kwargs)})
 

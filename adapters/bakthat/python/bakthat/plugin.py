@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import Any, Dict, List, Optional, Set
 
-from bakthat.conf import PLUGINS_DIR, BakthatError, events
+from bakthat.conf import PLUGINS_DIR, BadValue, BakthatError, events
 from bakthat.hub import EVENTS, EventSlot
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def load_class(text: str) -> Any:
     """The class that ``module.Class`` names."""
     module, _, name = text.rpartition(".")
     if not module:
-        raise ValueError(f"The plugin {text!r} must be named as module.Class")
+        raise BadValue(f"The plugin {text!r} must be named as module.Class")
     return getattr(importlib.import_module(module), name)
 
 

@@ -4,7 +4,7 @@
 from datetime import datetime, timedelta
 from typing import Any, Callable, Dict, Iterable, Mapping, Tuple
 
-from bakthat.conf import BakthatError
+from bakthat.conf import BadKey, BadValue, BakthatError
 
 SATURDAY = 5
 Buckets = Dict[str, Tuple[Callable[[datetime], datetime], Callable[[datetime, int], datetime]]]
@@ -50,13 +50,13 @@ def settings_of(rotation: Any) -> Dict[str, int]:
     settings = {"first_week_day": SATURDAY, **dict.fromkeys(units, 0)}
     for key, value in rotation.items():
         if key not in settings:
-            raise TypeError(f"Unknown rotation setting {key}: known are first_week_day, {', '.join(units)}")
+            raise BadKey(f"Unknown rotation setting {key}: known are first_week_day, {', '.join(units)}")
         try:
             settings[key] = int(value)
         except (TypeError, ValueError):
-            raise ValueError(f"The rotation setting {key} must be a whole number, not {value!r}") from None
+            raise BadValue(f"The rotation setting {key} must be a whole number, not {value!r}") from None
         if settings[key] < 0 or (key == "first_week_day" and settings[key] > 6):
-            raise ValueError(f"The rotation setting {key} cannot be {value}")
+            raise BadValue(f"The rotation setting {key} cannot be {value}")
     return settings
 
 
