@@ -261,6 +261,16 @@ class Folder(Case):
         self.bakthat.delete("data")
         self.assertFalse(path.exists())
 
+    def test_a_name_that_leads_out_of_the_folder_is_refused(self):
+        self.write_config({"default": {"local_path": str(self.home / "kept"), "default_destination": "local"}})
+        (self.home / "secret").write_text("secret")
+        for name in ("../../secret", str(self.home / "secret")):
+            with self.assertRaises(Exception):
+                self.backend().download(name)
+            with self.assertRaises(Exception):
+                self.backend().upload(name, str(self.file("f")))
+        self.assertEqual((self.home / "secret").read_text(), "secret")
+
     def test_profiles_of_one_folder_are_kept_apart(self):
         profile = {"local_path": str(self.home / "kept"), "default_destination": "local"}
         self.write_config({"default": {**profile, "s3_bucket": "box"}, "other": profile})
