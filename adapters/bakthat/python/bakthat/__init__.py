@@ -17,7 +17,7 @@ import socket
 import tempfile
 import time
 import uuid
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import peewee
@@ -196,7 +196,7 @@ def _taken(backend: Any, stored_filename: str) -> bool:
     if Backups.select().where(Backups.stored_filename == stored_filename).count():
         return True
     try:
-        return hasattr(backend, "size") and backend.size(stored_filename) is not None
+        return hasattr(backend, "stored_size") and backend.stored_size(stored_filename) is not None
     except (_native.NativeError, OSError):
         return False  # Accounts that may only write cannot ask; the upload says what is wrong beyond that.
 
@@ -243,7 +243,7 @@ def backup(
         tag_text = tags if isinstance(tags, str) else " ".join(tags or [])
         with _temporary_folder() as folder:
             if source.tree_backend is not None:
-                size = source.store_tree(stored_filename, tag_text, shifted(clock))
+                size = source.store_tree(stored_filename, tag_text, clock)
             else:
                 payload = source.payload(folder, password if encrypted else None)
                 size = os.path.getsize(payload)
@@ -331,10 +331,11 @@ class _Source:
             path = encrypted
         return path
 
-    def store_tree(self, stored_filename: str, tags: str, date: int) -> int:
+    def store_tree(self, stored_filename: str, tags: str, clock: datetime) -> int:
         """Stores the files themselves in a repository; the bytes of the tar that they make."""
         repository = self.tree_backend.repository
-        named = {"tags": tags.split(), "host": socket.gethostname(), "time": utils.true_epoch(date)}
+        moment = clock.replace(tzinfo=timezone.utc).timestamp()
+        named = {"tags": tags.split(), "host": socket.gethostname(), "time": moment}
         log.info("Uploading...")
         if self.precompressed:
             try:
@@ -401,8 +402,9 @@ def _unrecorded(backend: Any, destination: str, stored_filename: str) -> Any:
     record = Backups.from_stored_name(stored_filename, destination, hash_of_backend(backend))
     if record is None:
         return None
-    there = backend.size(stored_filename) is not None if hasattr(backend, "size") else stored_filename in backend.ls()
-    return record if there else None
+    if hasattr(backend, "stored_size"):
+        return record if backend.stored_size(stored_filename) is not None else None
+    return record if stored_filename in backend.ls() else None
 
 
 def _path_of(found: Any, folder: str) -> str:

@@ -104,7 +104,7 @@ class ObjectBackend(BakthatBackend):
     def ls(self) -> List[str]:
         return self.store.list()
 
-    def size(self, keyname: str) -> Optional[int]:
+    def stored_size(self, keyname: str) -> Optional[int]:
         return self.store.size(keyname)
 
 
@@ -315,7 +315,7 @@ class BackstayBackend(BakthatBackend):
     def ls(self) -> List[str]:
         return self.repository.list()
 
-    def size(self, keyname: str) -> Optional[int]:
+    def stored_size(self, keyname: str) -> Optional[int]:
         return self.repository.size(keyname)
 
     def after_deletions(self) -> None:

@@ -32,7 +32,7 @@ def rebuild(
     for name in backend.ls():
         if Backups.get_or_none(Backups.stored_filename == name) is not None:
             continue
-        size = backend.size(name) if hasattr(backend, "size") else 0
+        size = backend.stored_size(name) if hasattr(backend, "stored_size") else 0
         record = Backups.from_stored_name(name, destination, hash_of_backend(backend), size or 0)
         if record is None:
             log.info("%s is not the name of a backup", name)
@@ -116,7 +116,7 @@ def _move(record: Any, source: Any, target: Any, password: Any, there: Any) -> b
                 target.delete(new_name)
                 raise BakthatError(f"{old_name} did not come back the same from the repository: {differing}")
     record.stored_filename = new_name
-    record.size = target.size(new_name)
+    record.size = target.stored_size(new_name)
     record.backend = "backstay"
     record.backend_hash = hash_of_backend(target)
     record.metadata = {**(record.metadata or {}), "is_enc": False, "migrated_from": old_name}

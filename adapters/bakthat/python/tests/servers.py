@@ -64,6 +64,8 @@ class Recorder:
             do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        # A client that was interrupted has gone before its answer.
+        self.server.handle_error = lambda *given: None
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 

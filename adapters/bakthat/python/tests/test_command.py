@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import unittest
 
 import yaml
 
+import servers
 from case import Case
 
 OPTIONS = {
@@ -291,6 +293,39 @@ class Interrupted(Case):
                 (self.temporary_files(), self.objects(), self.bakthat.Backups.select().count()), ([], [], 0)
             )
             self.assertEqual(self.bakthat.models.Config.select().count(), 0)
+
+    def test_an_interrupt_during_a_transfer_is_one_line_and_leaves_nothing(self):
+        stalled, goes_on = threading.Event(), threading.Event()
+        self.addCleanup(goes_on.set)
+
+        def answers(request):
+            if request.method == "HEAD":
+                there = request.path.count("/") < 2 or "20240101000000" in request.path
+                return (200 if there else 404), {"Content-Length": "100"}, b""
+            stalled.set()
+            goes_on.wait(60)
+            return 500, {}, b""
+
+        server = servers.Recorder(answers)
+        self.addCleanup(server.close)
+        self.write_config({"default": self.s3(endpoint_url=server.url)})
+        self.file("f")
+        for arguments in (["backup", "--prompt=no", "f"], ["restore", "f.20240101000000.tgz"]):
+            stalled.clear()
+            folder = self.in_folder(arguments[0])
+            (folder / "f").write_text("as it was")
+            process = subprocess.Popen(
+                [sys.executable, "-m", "bakthat", *arguments],
+                env=self.environment(),
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            self.assertTrue(stalled.wait(60))
+            process.send_signal(signal.SIGINT)
+            self.assertEqual(process.communicate()[1].splitlines()[-1], "Cancelled by user")
+            self.assertEqual((process.returncode, self.temporary_files(), os.listdir(folder)), (1, [], ["f"]))
+            self.assertEqual((folder / "f").read_text(), "as it was")
+            self.assertEqual(self.bakthat.Backups.select().count(), 0)
 
 
 if __name__ == "__main__":

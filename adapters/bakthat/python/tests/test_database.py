@@ -70,6 +70,20 @@ class Schema(Case):
         self.assertEqual(self.bakthat.Backups.select().count(), 240)
         self.assertEqual(self.bakthat.models.Config.select().count(), 101)
 
+    def test_28_a_forked_process_has_a_connection_of_its_own(self):
+        done = self.python(
+            "import os, bakthat\n"
+            "config = bakthat.models.Config\n"
+            "config.set_key('parent', 1)\n"
+            "if os.fork() == 0:\n"
+            "    config.set_key('child', config.get_key('parent') + 1)\n"
+            "    os._exit(0)\n"
+            "status = os.wait()[1]\n"
+            "config.set_key('parent', 3)\n"
+            "print(status, config.get_key('child'), config.get_key('parent'))\n"
+        )
+        self.assertEqual(self.succeeds(done).stdout, "0 2 3\n")
+
 
 class Searching(Case):
     def setUp(self):
