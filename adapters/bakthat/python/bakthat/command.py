@@ -81,24 +81,32 @@ class App:
 app = App(prog="bakthat", description="Compress, encrypt and upload files directly to Amazon S3/Glacier/Swift.")
 app.arg("--version", action="version", version=f"bakthat {bakthat.__version__}")
 
-DESTINATION = (("-d", "--destination"), {"help": "s3, glacier, swift, backstay, local, or a plugin's"})
-PROFILE = (("-p", "--profile"), {"default": "default", "help": "profile of the configuration file (default: default)"})
-CONFIG = (("-c", "--config"), {"default": CONFIG_FILE, "help": "path to the configuration file"})
-USUAL = (DESTINATION, PROFILE, CONFIG)
+
+def _flag(help: str) -> Dict[str, Any]:
+    return {"action": "store_true", "help": help}
 
 
-def _command(function: Callable[..., Any], help: str, *arguments: Tuple[Any, Any], name: Optional[str] = None) -> None:
-    for given, named in reversed(arguments):
-        app.cmd_arg(*given, **named)(function)
-    app.cmd(help=help, name=name)(function)
-
-
-def _argument(*given: str, **named: Any) -> Tuple[Any, Any]:
-    return given, named
-
-
-def _flag(name: str, help: str) -> Tuple[Any, Any]:
-    return (name,), {"action": "store_true", "help": help}
+# Every argument that a command can have, by the word that names it in the table of commands.
+ARGUMENTS: Dict[str, Tuple[Tuple[str, ...], Dict[str, Any]]] = {
+    "PATH": (("filename",), {"nargs": "?", "help": "file or directory (default: the current directory)"}),
+    "NAME": (("filename",), {"help": "name of the backed up file, or of the stored one, or its beginning"}),
+    "TEXT": (("query",), {"nargs": "?", "default": "", "help": "text that the names must contain"}),
+    "INTERVAL": (("interval",), {"help": "interval such as 1M, 1W or 1M3W4h2s"}),
+    "-d": (("-d", "--destination"), {"help": "s3, glacier, swift, backstay, local, or a plugin's"}),
+    "-p": (("-p", "--profile"), {"default": "default", "help": "profile of the configuration file (%(default)s)"}),
+    "-c": (("-c", "--config"), {"default": CONFIG_FILE, "help": "path to the configuration file"}),
+    "-t": (("-t", "--tags"), {"default": "", "help": 'tags, as "one two"'}),
+    "-k": (("-k", "--key"), {"help": "key of the monitoring service"}),
+    "--prompt": (("--prompt",), {"default": "yes", "metavar": "yes|no", "help": "ask for a password (%(default)s)"}),
+    "--exclude-file": (("--exclude-file",), {"help": "file with the patterns of what is left out"}),
+    "--s3-reduced-redundancy": (("--s3-reduced-redundancy",), _flag("use S3's reduced redundancy storage class")),
+    "--dry-run": (("--dry-run",), _flag("only say what would be done, and why")),
+    "--delete-source": (("--delete-source",), _flag("delete each old archive once its backup is verified")),
+    "--users": (("--users",), {"required": True, "help": "file with a line name:password for each user"}),
+    "--database": (("--database",), {"default": "~/.bakthat-sync.sqlite", "help": "where rows are kept (%(default)s)"}),
+    "--host": (("--host",), {"default": "127.0.0.1", "help": "address to listen on (%(default)s)"}),
+    "--port": (("--port",), {"type": int, "default": 2405, "help": "port to listen on (%(default)s)"}),
+}
 
 
 # ------------------------------------------------------------------------------------------------- interactive commands
@@ -186,77 +194,43 @@ def sync_server(database: str, users: str, host: str, port: int) -> None:
         server.serve_forever()
 
 
-NAME = _argument("filename", help="name of the backed up file, or of the stored one, or its beginning")
-for command in (
+for function, words, help in (
     (
         bakthat.backup,
+        "PATH -d --prompt -t -p -c -k --exclude-file --s3-reduced-redundancy",
         "Backup a file or a directory, the current directory if no arg is provided.",
-        _argument("filename", nargs="?", help="file or directory (default: the current directory)"),
-        DESTINATION,
-        _argument("--prompt", default="yes", metavar="yes|no", help="ask for a password (default: yes)"),
-        _argument("-t", "--tags", default="", help='tags, as "one two"'),
-        PROFILE,
-        CONFIG,
-        _argument("-k", "--key", help="key of the monitoring service"),
-        _argument("--exclude-file", help="file with the patterns of what is left out"),
-        _flag("--s3-reduced-redundancy", "use S3's reduced redundancy storage class"),
     ),
-    (bakthat.restore, "Restore backup in the current directory.", NAME, *USUAL),
-    (
-        bakthat.show,
-        "Show backups list.",
-        _argument("query", nargs="?", default="", help="text that the names must contain"),
-        _argument("-d", "--destination", default="", help="only backups of this destination"),
-        _argument("-t", "--tags", default="", help='only backups with all these tags, as "one two"'),
-        PROFILE,
-        CONFIG,
-    ),
-    (bakthat.ls, "List the stored objects.", *USUAL),
-    (bakthat.info, "Show when a file was last backed up.", _argument("filename", nargs="?", help="file name"), *USUAL),
-    (bakthat.delete, "Delete a backup.", NAME, *USUAL),
-    (
-        bakthat.delete_older_than,
-        "Delete backups older than the given interval string.",
-        NAME,
-        _argument("interval", help="interval such as 1M, 1W or 1M3W4h2s"),
-        *USUAL,
-    ),
+    (bakthat.restore, "NAME -d -p -c", "Restore backup in the current directory."),
+    (bakthat.show, "TEXT -d -t -p -c", "Show backups list."),
+    (bakthat.ls, "-d -p -c", "List the stored objects."),
+    (bakthat.info, "PATH -d -p -c", "Show when a file was last backed up."),
+    (bakthat.delete, "NAME -d -p -c", "Delete a backup."),
+    (bakthat.delete_older_than, "NAME INTERVAL -d -p -c", "Delete backups older than the given interval string."),
     (
         bakthat.rotate_backups,
+        "NAME -d -p -c --dry-run",
         "Rotate backups using Grandfather-father-son backup rotation scheme.",
-        NAME,
-        *USUAL,
-        _flag("--dry-run", "only say what would be deleted, and why"),
     ),
-    (configure, "Set credentials and destination of a profile.", PROFILE),
-    (configure_backups_rotation, "Configure backups rotation.", PROFILE),
-    (bakthat.periodic_backups, "Show the periodic backups of the monitoring service.", PROFILE, CONFIG),
-    (bakthat.sync, "Trigger synchronization."),
-    (bakthat.reset_sync, "Reset synchronization."),
+    (configure, "-p", "Set credentials and destination of a profile."),
+    (configure_backups_rotation, "-p", "Configure backups rotation."),
+    (bakthat.periodic_backups, "-p -c", "Show the periodic backups of the monitoring service."),
+    (bakthat.sync, "", "Trigger synchronization."),
+    (bakthat.reset_sync, "", "Reset synchronization."),
     (
         recover.migrate,
-        "Move archives of a destination into the Backstay repository of the profile.",
-        _argument("query", nargs="?", default="", help="text that the names must contain"),
-        *USUAL,
-        _flag("--delete-source", "delete each old archive once its backup is verified"),
-        _flag("--dry-run", "only say what would be moved"),
+        "TEXT -d -p -c --delete-source --dry-run",
+        "Move archives into the profile's Backstay repository.",
     ),
-    (recover.rebuild, "Rebuild a lost database from the names of the stored objects.", *USUAL),
-    (recover.show_glacier_inventory, "Show the Glacier inventory saved in S3.", PROFILE, CONFIG),
-    (recover.show_local_glacier_inventory, "Show the local Glacier inventory.", PROFILE, CONFIG),
-    (recover.backup_glacier_inventory, "Save the local Glacier inventory in S3.", PROFILE, CONFIG),
-    (recover.restore_glacier_inventory, "Restore the local Glacier inventory from S3.", PROFILE, CONFIG),
+    (recover.rebuild, "-d -p -c", "Rebuild a lost database from the names of the stored objects."),
+    (recover.show_glacier_inventory, "-p -c", "Show the Glacier inventory saved in S3."),
+    (recover.show_local_glacier_inventory, "-p -c", "Show the local Glacier inventory."),
+    (recover.backup_glacier_inventory, "-p -c", "Save the local Glacier inventory in S3."),
+    (recover.restore_glacier_inventory, "-p -c", "Restore the local Glacier inventory from S3."),
+    (sync_server, "--users --database --host --port", "Serve the sync protocol to other machines."),
 ):
-    _command(*command)
-_command(
-    sync_server,
-    "Serve the sync protocol to other machines.",
-    _argument("--database", default="~/.bakthat-sync.sqlite", help="where rows are kept (%(default)s)"),
-    _argument("--users", required=True, help="file with a line name:password for each user"),
-    _argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)"),
-    _argument("--port", type=int, default=2405, help="port to listen on (%(default)s)"),
-    name="sync-server",
-)
+    for given, named in reversed([ARGUMENTS[word] for word in words.split()]):
+        app.cmd_arg(*given, **named)(function)
+    app.cmd(help=help, name="sync-server" if function is sync_server else function.__name__)(function)
 
 
 # ---------------------------------------------------------------------------------------------------------- the program
