@@ -8,6 +8,7 @@ import importlib
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -184,6 +185,16 @@ class Case(unittest.TestCase):
         installed = Path(sys.executable).parent / "bakthat"
         program = [str(installed)] if installed.exists() else [sys.executable, "-m", "bakthat"]
         return self._run([*program, *map(str, arguments)], more)
+
+    def started(self, *arguments):
+        """The command, running, with its standard error at hand; an interrupt reaches it however the tests were started."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "bakthat", *map(str, arguments)],
+            env=self.environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
 
     def _run(self, arguments, more):
         given = {"stdin": subprocess.DEVNULL} if "input" not in more else {"input": more["input"]}

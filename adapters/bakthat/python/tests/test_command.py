@@ -275,12 +275,7 @@ class Interrupted(Case):
             for _ in range(400):
                 file.write(noise)
         for how in (signal.SIGINT, signal.SIGTERM):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "bakthat", "backup", "--prompt=no", "huge"],
-                env=self.environment(),
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+            process = self.started("backup", "--prompt=no", "huge")
             self.assertEqual(process.stderr.readline(), "Backing up huge\n")
             self.assertEqual(process.stderr.readline(), "Compressing...\n")
             while not any(path.is_file() and path.stat().st_size for path in self.tmp.rglob("*")):
@@ -314,12 +309,7 @@ class Interrupted(Case):
             stalled.clear()
             folder = self.in_folder(arguments[0])
             (folder / "f").write_text("as it was")
-            process = subprocess.Popen(
-                [sys.executable, "-m", "bakthat", *arguments],
-                env=self.environment(),
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+            process = self.started(*arguments)
             self.assertTrue(stalled.wait(60))
             process.send_signal(signal.SIGINT)
             self.assertEqual(process.communicate()[1].splitlines()[-1], "Cancelled by user")

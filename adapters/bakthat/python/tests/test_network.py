@@ -8,8 +8,6 @@ import shutil
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -168,9 +166,8 @@ class Sync(Case):
 
     def test_39_the_command_serves_others(self):
         users = self.file("users", "user:sec:ret\n")
-        command = [sys.executable, "-m", "bakthat", "sync-server", "--users", users, "--port", "0"]
-        command += ["--database", self.home / "served.sqlite"]
-        server = subprocess.Popen(command, env=self.environment(), stderr=subprocess.PIPE, text=True)
+        database = self.home / "served.sqlite"
+        server = self.started("sync-server", "--users", users, "--port", "0", "--database", database)
         line = server.stderr.readline()
         self.assertRegex(line, r"^Serving on http://127\.0\.0\.1:\d+$")
         self.profiles["sync"].update(url=line.split()[-1], password="sec:ret")
@@ -180,7 +177,7 @@ class Sync(Case):
         self.assertEqual(self.succeeds(self.command("sync")).stderr, "")
         server.send_signal(signal.SIGINT)
         self.assertEqual((server.communicate()[1], server.returncode), ("Cancelled by user\n", 1))
-        with sqlite3.connect(self.home / "served.sqlite") as served:
+        with sqlite3.connect(database) as served:
             self.assertEqual(served.execute("SELECT user, count(*) FROM rows").fetchall(), [("user", 1)])
         self.assertIn("no line name:password", self.command("sync-server", "--users", os.devnull).stderr)
 
