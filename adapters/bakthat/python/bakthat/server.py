@@ -105,12 +105,12 @@ class SyncHandler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         user, client = self.user(), self.headers.get("bakthat-client")
-        length = int(self.headers.get("Content-Length") or 0)
+        length = self.headers.get("Content-Length") or "0"
         if user is None:
             return self.answer(401, {"error": "wrong login"}, WWW_Authenticate='Basic realm="bakthat"')
-        if not client or not 0 <= length <= LIMIT:
+        if not client or not length.isdigit() or int(length) > LIMIT:
             return self.answer(400, {"error": "no bakthat-client header, or a body that is too long"})
-        body = self.rfile.read(length)
+        body = self.rfile.read(int(length))
         if self.path.endswith("/clients"):
             return self.answer(200, self.server.client(user, client))
         if not self.path.endswith("/backups/sync"):
@@ -118,6 +118,6 @@ class SyncHandler(http.server.BaseHTTPRequestHandler):
         try:
             asked = json.loads(body)
             answer = self.server.exchange(user, client, float(asked["sync_ts"]), asked["new"])
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, sqlite3.Error) as error:
             return self.answer(400, {"error": f"not a request to sync: {error}"})
         self.answer(200, answer)

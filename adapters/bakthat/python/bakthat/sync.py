@@ -79,7 +79,7 @@ class BakSyncer:
             return
         for row in answer.get("updated") or []:
             self._take(row)
-        Config.set_key("sync_ts", answer["sync_ts"])
+        Config.set_key("sync_ts", answer.get("sync_ts", since))
         log.debug("%d rows sent, %d received", len(new), len(answer.get("updated") or []))
 
     def _take(self, row: Dict[str, Any]) -> None:

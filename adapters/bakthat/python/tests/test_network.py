@@ -156,7 +156,11 @@ class Sync(Case):
         request = self.bakthat.sync.__globals__["BakSyncer"].__init__.__globals__["request"]
         self.assertEqual(request("POST", f"{url}/clients", ("user", "wrong"), auth, b"")[0], 401)
         self.assertEqual(request("POST", f"{url}/clients", ("user", "secret"), {}, b"")[0], 400)
-        self.assertEqual(request("POST", f"{url}/backups/sync", ("user", "secret"), auth, b"nonsense")[0], 400)
+        row = {"stored_filename": "x", "last_updated": 1}
+        for new in ("nonsense", [{}], [{**row, "stored_filename": {}}], [{**row, "last_updated": 10**30}], [row, 5]):
+            body = json.dumps({"sync_ts": 0, "new": new}).encode()
+            self.assertEqual(request("POST", f"{url}/backups/sync", ("user", "secret"), auth, body)[0], 400)
+        self.assertEqual(request("POST", f"{url}/backups/sync", ("user", "secret"), auth, b"no JSON")[0], 400)
         one, again = (request("POST", f"{url}/clients", ("user", "secret"), auth, b"")[1] for _ in range(2))
         self.assertEqual(json.loads(one)["_id"], json.loads(again)["_id"])
         asked = json.dumps({"sync_ts": 0, "new": []}).encode()
