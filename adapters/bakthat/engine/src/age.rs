@@ -17,15 +17,14 @@ use crate::error::{About, Error, Result};
 pub(crate) const MAGIC: &[u8] = b"age-encryption.org/v1\n";
 /// The key is worth 2 to the power of this many rounds: 64 MiB of memory while it is computed.
 const WORK: u8 = 16;
-/// More than this is not computed for a file that asks for it: it would take minutes and gigabytes.
-const MOST_WORK: u8 = 22;
+/// More than this is not computed for a file that asks for it: it would take gigabytes. (age itself asks for 18.)
+const MOST_WORK: u8 = 20;
 /// Bytes of contents that are sealed together.
 const PIECE: usize = 64 << 10;
 const TAG: usize = 16;
 const FILE_KEY: usize = 16;
-/// No line of a header is longer than this, and there are not more of them.
+/// No line of a header is longer than this.
 const LONGEST_LINE: usize = 4096;
-const MOST_LINES: usize = 64;
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
@@ -133,6 +132,55 @@ fn line(input: &mut dyn BufRead, from: &Path, header: &mut Vec<u8>) -> Result<Ve
     }
 }
 
+/// The head of a file that a passphrase opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    salt: Vec<u8>,
+    work: u8,
+    /// The file's own key, sealed.
+    wrapped: Vec<u8>,
+    /// What the sum is over.
+    summed: Vec<u8>,
+    sum: Vec<u8>,
+}
+
+impl Head {
+    /// Reads the head of the file `from`, of which the first line was read already. Nothing is computed yet.
+    ///
+    /// # Errors
+    /// It is none that a passphrase opens, or it asks for too much work.
+    pub fn read(input: &mut dyn BufRead, from: &Path) -> Result<Self> {
+        let mut header = MAGIC.to_vec();
+        let stanza = line(input, from, &mut header)?;
+        let stanza = String::from_utf8_lossy(&stanza).into_owned();
+        let words: Vec<&str> = stanza.split(' ').collect();
+        let ["->", "scrypt", salt, work] = words[..] else {
+            return Err(broken(from, "it is for a key, not for a passphrase"));
+        };
+        let salt = BASE64.decode(salt).map_err(|_| broken(from, "its salt"))?;
+        let work: u8 = work.parse().map_err(|_| broken(from, "its work factor"))?;
+        if salt.len() != 16 || work == 0 {
+            return Err(broken(from, "its salt or its work factor"));
+        }
+        if work > MOST_WORK {
+            return Err(Error::Other(format!(
+                "{}: it asks for more work (2 to the power of {work}) than is reasonable",
+                from.display()
+            )));
+        }
+        let wrapped = BASE64.decode(line(input, from, &mut header)?).map_err(|_| broken(from, "its key"))?;
+        if wrapped.len() != FILE_KEY + TAG {
+            return Err(broken(from, "its key"));
+        }
+        let end = line(input, from, &mut header)?;
+        let sum =
+            end.strip_prefix(b"--- ").ok_or_else(|| broken(from, "its sum, or a passphrase that is not alone"))?;
+        let sum = BASE64.decode(sum).map_err(|_| broken(from, "its sum"))?;
+        header.truncate(header.len() - end.len() - 1 + b"---".len());
+        Ok(Self { salt, work, wrapped, summed: header, sum })
+    }
+}
+
 /// Decrypts all of an input whose first line was read already.
 pub(crate) fn decrypt(
     input: &mut dyn BufRead,
@@ -141,47 +189,12 @@ pub(crate) fn decrypt(
     to: &Path,
     password: &[u8],
 ) -> Result<()> {
-    let mut header = MAGIC.to_vec();
-    let stanza = line(input, from, &mut header)?;
-    let stanza = String::from_utf8_lossy(&stanza).into_owned();
-    let words: Vec<&str> = stanza.split(' ').collect();
-    let ["->", "scrypt", salt, work] = words[..] else {
-        return Err(broken(from, "it is for a key, not for a passphrase"));
-    };
-    let salt = BASE64.decode(salt).map_err(|_| broken(from, "its salt"))?;
-    let work: u8 = work.parse().map_err(|_| broken(from, "its work factor"))?;
-    if salt.len() != 16 || work == 0 {
-        return Err(broken(from, "its salt or its work factor"));
-    }
-    if work > MOST_WORK {
-        return Err(Error::Other(format!(
-            "{}: it asks for more work (2 to the power of {work}) than is reasonable",
-            from.display()
-        )));
-    }
-    let wrapped = BASE64.decode(line(input, from, &mut header)?).map_err(|_| broken(from, "its key"))?;
-    if wrapped.len() != FILE_KEY + TAG {
-        return Err(broken(from, "its key"));
-    }
-    let mut end = line(input, from, &mut header)?;
-    let mut lines = 1;
-    while !end.starts_with(b"---") {
-        lines += 1;
-        if end.starts_with(b"-> ") || lines > MOST_LINES {
-            return Err(broken(from, "a passphrase must be alone"));
-        }
-        end = line(input, from, &mut header)?;
-    }
-    let sum = end.strip_prefix(b"--- ").ok_or_else(|| broken(from, "its sum"))?;
-    let sum = BASE64.decode(sum).map_err(|_| broken(from, "its sum"))?;
-    let summed = header.len() - end.len() - 1 + 3;
-
-    let mut wrapped = wrapped;
+    let Head { salt, work, mut wrapped, summed, sum } = Head::read(input, from)?;
     let file_key = wrapping_key(password, &salt, work)?
         .open_in_place(Nonce::assume_unique_for_key([0; 12]), Aad::empty(), &mut wrapped)
         .map_err(|_| Error::WrongPassword(format!("{}: the password is wrong", from.display())))?
         .to_vec();
-    hmac::verify(&header_sum(&file_key)?, &header[..summed], &sum).map_err(|_| broken(from, "its head was changed"))?;
+    hmac::verify(&header_sum(&file_key)?, &summed, &sum).map_err(|_| broken(from, "its head was changed"))?;
     let mut start = [0; 16];
     input.read_exact(&mut start).map_err(|error| cut(from, error))?;
     let key = sealing_key(&drawn(&file_key, &start, b"payload")?)?;

@@ -11,6 +11,8 @@
 //! Every long call takes a [`Control`]: another thread may watch how far it is, and end it. What is written to a file is
 //! there whole or not at all ([`output`]).
 
+#![cfg_attr(not(feature = "destinations"), allow(dead_code))]
+
 pub mod age;
 pub mod archive;
 pub mod container;
@@ -18,10 +20,13 @@ pub mod control;
 pub mod error;
 pub mod excludes;
 pub mod gzip;
+#[cfg(feature = "destinations")]
 pub mod objects;
 pub mod output;
+#[cfg(feature = "destinations")]
 pub mod repository;
 mod tar;
+#[cfg(feature = "destinations")]
 mod tar_source;
 mod unpack;
 mod walk;
