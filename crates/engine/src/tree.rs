@@ -64,6 +64,8 @@ pub struct TreeOptions {
     pub force: bool,
     /// `--with-atime`: keep access times; otherwise the modification time stands in for them, as in restic.
     pub with_atime: bool,
+    /// The one root stands in the snapshot under this name alone, without the directories above it.
+    pub placed_as: Option<Vec<u8>>,
     /// `--fileset`: further rules about each entry.
     pub selector: Option<Arc<dyn Selector>>,
     /// Who is offered what the rules say ([`Treatment::offered`]).
@@ -155,6 +157,9 @@ pub enum TreeError {
     /// None of the roots exists.
     #[error("{0}")]
     NothingThere(String),
+    /// Several roots cannot have one name, nor can `/` have any.
+    #[error("only one file or directory, and not /, can be placed under another name")]
+    OneName,
     /// The repository cannot take any more.
     #[error(transparent)]
     Repository(#[from] Error),
@@ -191,6 +196,9 @@ pub fn back_up_tree(
         exclude_larger_than: options.exclude_larger_than,
     })?;
     let roots = roots::plan(roots)?;
+    if options.placed_as.is_some() && !roots.is_single() {
+        return Err(TreeError::OneName);
+    }
     let parent = if options.force { None } else { parent };
     walk::run(writer, parent, &roots, &excludes, options, job, observer)
 }

@@ -4,6 +4,10 @@ use std::io::{self, Cursor};
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use backstay_bakthat::Control;
+use backstay_bakthat::age::Head;
+use backstay_bakthat::archive::{ArchiveOptions, unpack_archive, write_archive};
+use backstay_bakthat::excludes::Excludes;
 use backstay_bareos_fileset::{Selection, Surroundings};
 use backstay_bareos_host::Module;
 use backstay_bareos_protocol::{FromWorker, ToWorker};
@@ -14,7 +18,7 @@ use backstay_nbd::codec::option::{
     Greeting, Info, InfoKind, InfoRequest, MetaContextRequest, OptionHeader, OptionKind, OptionReply, decode_export,
     decode_meta_context, encode_export,
 };
-use backstay_nbd::codec::reply::{Head, decode_head};
+use backstay_nbd::codec::reply::{Head as ReplyHead, decode_head};
 use backstay_nbd::codec::request::{Command, Flags, Request};
 use backstay_nbd::handshake::{Encryption, Handshake, MAX_KEPT, Opened, Step, Style, Terms};
 use backstay_repository::config::Config;
@@ -48,10 +52,57 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "definition", run: definition, corpus: definition_corpus },
     Target { name: "pattern", run: pattern, corpus: pattern_corpus },
     Target { name: "file_set", run: file_set, corpus: file_set_corpus },
+    Target { name: "age_head", run: age_head, corpus: age_head_corpus },
+    Target { name: "archive", run: archive, corpus: archive_corpus },
     Target { name: "nbd_answers", run: nbd_answers, corpus: nbd_answers_corpus },
     Target { name: "nbd_codec", run: nbd_codec, corpus: nbd_codec_corpus },
     Target { name: "nbd_handshake", run: nbd_handshake, corpus: nbd_handshake_corpus },
 ];
+
+fn age_head(data: &[u8]) {
+    let mut rest = data;
+    let _ = Head::read(&mut rest, Path::new("age"));
+}
+
+fn age_head_corpus() -> Vec<Vec<u8>> {
+    vec![
+        b"-> scrypt AAAAAAAAAAAAAAAAAAAAAA 16\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n--- AAAA\n".to_vec(),
+        b"-> X25519 AAAA\nAAAA\n--- AAAA\n".to_vec(),
+    ]
+}
+
+/// Whatever an archive holds: it is unpacked into its folder, or refused.
+fn archive(data: &[u8]) {
+    // Holes may be as long as they like to say: they would be written, for hours.
+    if data.chunks(512).any(|block| block.get(156) == Some(&b'S')) {
+        return;
+    }
+    let Ok(place) = tempfile::tempdir() else { return };
+    let (from, into) = (place.path().join("archive"), place.path().join("into"));
+    if std::fs::write(&from, data).is_err() {
+        return;
+    }
+    let _ = unpack_archive(&from, &into, &Control::default());
+    assert!(std::fs::read(&from).is_ok_and(|there| there == data));
+    let names = std::fs::read_dir(place.path()).map(Iterator::count).unwrap_or_default();
+    assert!(names <= 2, "something landed beside the folder");
+}
+
+fn archive_corpus() -> Vec<Vec<u8>> {
+    let Ok(place) = tempfile::tempdir() else { return Vec::new() };
+    let (top, out) = (place.path().join("top"), place.path().join("out"));
+    let made = std::fs::create_dir_all(top.join("folder"))
+        .and_then(|()| std::fs::write(top.join("file"), "some text"))
+        .and_then(|()| std::fs::hard_link(top.join("file"), top.join("folder/same")))
+        .and_then(|()| std::os::unix::fs::symlink("../..", top.join("folder/link")));
+    let excludes = Excludes::default();
+    let archives = [false, true].map(|compress| {
+        let options = ArchiveOptions { arcname: b"top", excludes: &excludes, compress };
+        write_archive(&top, &out, &options, &Control::default(), &mut |_| {}).ok()?;
+        std::fs::read(&out).ok()
+    });
+    made.map(|()| archives.into_iter().flatten().collect()).unwrap_or_default()
+}
 
 fn key() -> MasterKey {
     MasterKey::from_bytes(&[7; 64])
@@ -531,9 +582,9 @@ fn nbd_answers_corpus() -> Vec<Vec<u8>> {
     vec![
         answer(0, &[chunk(0, 1, &at(512, &[5; 32])), chunk(1, 2, &at(544, &32_u32.to_be_bytes()))]),
         answer(0, &[chunk(0, 0x8002, &[&error[..], &512_u64.to_be_bytes()].concat()), chunk(1, 0, b"")]),
-        answer(16, &[Head::simple(7, None).as_bytes().to_vec(), vec![5; 64]]),
+        answer(16, &[ReplyHead::simple(7, None).as_bytes().to_vec(), vec![5; 64]]),
         answer(1, &[chunk(1, 5, &[0, 0, 0, 1, 0, 0, 0, 64, 0, 0, 0, 3])]),
-        answer(2, &[Head::simple(7, None).as_bytes().to_vec()]),
+        answer(2, &[ReplyHead::simple(7, None).as_bytes().to_vec()]),
         Info::Export(512, 1).encode(),
         Info::BlockSize(1, 4096, 1 << 25).encode(),
         encode_export(b"disk", Some(b"words")).unwrap_or_default(),
@@ -563,8 +614,8 @@ fn nbd_codec_corpus() -> Vec<Vec<u8>> {
         OptionHeader { kind: OptionKind::Go, length: 6 }.encode(),
         InfoRequest { name: b"disk".to_vec(), wanted: vec![InfoKind::Name, InfoKind::BlockSize] }.encode(),
         MetaContextRequest::encode(b"disk", &[b"base:", b"base:allocation"]),
-        Head::simple(7, None).as_bytes().to_vec(),
-        Head::data(7, 512, 4096).as_bytes().to_vec(),
+        ReplyHead::simple(7, None).as_bytes().to_vec(),
+        ReplyHead::data(7, 512, 4096).as_bytes().to_vec(),
     ]
 }
 

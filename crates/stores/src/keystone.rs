@@ -1,4 +1,4 @@
-//! Logging in at OpenStack: Keystone's version 3, and Swift's own older way (version 1). Gives a token and the address of
+//! Logging in at OpenStack: Keystone's version 3, its version 2 where it is asked for, and Swift's own older way (version 1). Gives a token and the address of
 //! the account's objects; the token is fetched anew when the store no longer accepts it.
 
 use std::fmt;
@@ -30,6 +30,8 @@ enum Way {
     Given,
     /// Keystone 3: where, what to say, and the region whose store we want.
     Three { url: String, body: Value, region: Option<String> },
+    /// Keystone 2, which old stores still have: likewise.
+    Two { url: String, body: Value, region: Option<String> },
     /// Version 1: where, who, the key.
     One { url: String, user: String, key: Secret },
 }
@@ -91,6 +93,18 @@ fn way(environment: &Environment) -> Result<Way, String> {
                     OS_AUTH_TOKEN)"
             .to_owned());
     };
+    if get("OS_IDENTITY_API_VERSION").is_some_and(|version| version.split('.').next() == Some("2")) {
+        let (Some(user), Some(password)) = (get("OS_USERNAME"), get("OS_PASSWORD")) else {
+            return Err("OS_USERNAME and OS_PASSWORD go together".to_owned());
+        };
+        let mut body = json!({"auth": {"passwordCredentials": {"username": user, "password": password}}});
+        if let Some(tenant) = environment.first(&["OS_PROJECT_NAME", "OS_TENANT_NAME"]) {
+            body["auth"]["tenantName"] = tenant.into();
+        }
+        let url = url.trim_end_matches('/');
+        let url = if url.ends_with("/v2.0") { url.to_owned() } else { format!("{url}/v2.0") };
+        return Ok(Way::Two { url: format!("{url}/tokens"), body, region: get("OS_REGION_NAME") });
+    }
     let domain = |id: &str, name: &str| match environment.first(&[id, "OS_DOMAIN_ID"]) {
         Some(id) => json!({"id": id}),
         None => json!({"name": environment.first(&[name, "OS_DOMAIN_NAME"]).unwrap_or_else(|| "Default".to_owned())}),
@@ -134,7 +148,7 @@ impl Way {
     async fn ask(&self, client: &reqwest::Client) -> Result<Session, String> {
         let request = match self {
             Self::Given => return Err("the token in OS_AUTH_TOKEN has expired: fetch a new one".to_owned()),
-            Self::Three { url, body, .. } => client
+            Self::Two { url, body, .. } | Self::Three { url, body, .. } => client
                 .post(url)
                 .header(http::header::CONTENT_TYPE, "application/json")
                 .header(http::header::ACCEPT, "application/json")
@@ -157,14 +171,21 @@ impl Way {
             return Err(format!("cannot log in: {advice} (it answers {} {message})", status.as_u16()));
         }
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let no_store = |region: &Option<String>| match region {
+            Some(region) => format!("the login's answer names no object store in the region {region}"),
+            None => "the login's answer names no object store: is OS_PROJECT_NAME set?".to_owned(),
+        };
         match self {
+            Self::Two { region, .. } => {
+                let value: Value = serde_json::from_slice(&body).map_err(|_| "the login's answer is not JSON")?;
+                let token = value["access"]["token"]["id"].as_str().ok_or("the login's answer holds no token")?;
+                let storage = storage_of_two(&value, region.as_deref()).ok_or_else(|| no_store(region))?;
+                Ok(Session { token: Secret::new(token), storage })
+            }
             Self::Three { region, .. } => {
                 let token = header("x-subject-token").ok_or("the login's answer holds no token")?;
                 let value: Value = serde_json::from_slice(&body).map_err(|_| "the login's answer is not JSON")?;
-                let storage = storage(&value, region.as_deref()).ok_or_else(|| match region {
-                    Some(region) => format!("the login's answer names no object store in the region {region}"),
-                    None => "the login's answer names no object store: is OS_PROJECT_NAME set?".to_owned(),
-                })?;
+                let storage = storage(&value, region.as_deref()).ok_or_else(|| no_store(region))?;
                 Ok(Session { token: Secret::new(token), storage })
             }
             _ => Ok(Session {
@@ -184,6 +205,14 @@ fn storage(answer: &Value, region: Option<&str>) -> Option<String> {
             && region.is_none_or(|region| endpoint["region"] == region || endpoint["region_id"] == region)
     };
     endpoints.iter().find(fits)?["url"].as_str().map(str::to_owned)
+}
+
+/// The same in the catalog of version 2.
+fn storage_of_two(answer: &Value, region: Option<&str>) -> Option<String> {
+    let catalog = answer["access"]["serviceCatalog"].as_array()?;
+    let endpoints = catalog.iter().find(|entry| entry["type"] == "object-store")?["endpoints"].as_array()?;
+    let fits = |endpoint: &&Value| region.is_none_or(|region| endpoint["region"] == region);
+    endpoints.iter().find(fits)?["publicURL"].as_str().map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 //!            dressed in: limit (bandwidth) ◁ retry (patience) ◁ append_only
 //! ```
 //!
+//! [`named`] is for those who keep whole files under names of their own, not repositories.
+//!
 //! `trouble.rs` is the one table of what goes wrong and whether it passes.
 
 pub mod address;
@@ -27,6 +29,8 @@ pub mod limit;
 pub mod local;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
+#[cfg(feature = "opendal")]
+pub mod named;
 #[cfg(feature = "opendal")]
 mod object_store;
 mod open;

@@ -25,10 +25,15 @@ const QUIET: Duration = Duration::from_secs(300);
 /// A store that is asked again.
 pub struct RetryStore {
     inner: Arc<dyn Store>,
+    retrying: Retrying,
+    cancelled: Option<Cancelled>,
+}
+
+/// How often, and for how long, somebody is asked again.
+pub(crate) struct Retrying {
     total: Duration,
     notice: Option<Notice>,
     clock: Arc<dyn Clock>,
-    cancelled: Option<Cancelled>,
     /// Whether the store has ever answered. Until then the address may be wrong, and nobody likes to wait for that.
     answered: Arc<AtomicBool>,
     told: Mutex<Option<Duration>>,
@@ -36,7 +41,10 @@ pub struct RetryStore {
 
 impl fmt::Debug for RetryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RetryStore").field("inner", &self.inner).field("total", &self.total).finish_non_exhaustive()
+        f.debug_struct("RetryStore")
+            .field("inner", &self.inner)
+            .field("total", &self.retrying.total)
+            .finish_non_exhaustive()
     }
 }
 
@@ -44,21 +52,13 @@ impl RetryStore {
     /// Asks this store again for up to this long a call; zero is once.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, total: Duration, notice: Option<Notice>) -> Self {
-        Self {
-            inner,
-            total,
-            notice,
-            clock: Arc::new(SystemClock::default()),
-            cancelled: None,
-            answered: Arc::default(),
-            told: Mutex::default(),
-        }
+        Self { inner, retrying: Retrying::new(total, notice), cancelled: None }
     }
 
     /// The same by another clock.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+        self.retrying.clock = clock;
         self
     }
 
@@ -72,12 +72,33 @@ impl RetryStore {
     /// The same with a sign that whoever speaks to the store raises at its first answer, whatever that says.
     #[must_use]
     pub fn with_answered(mut self, answered: Arc<AtomicBool>) -> Self {
-        self.answered = answered;
+        self.retrying.answered = answered;
         self
     }
 
-    /// Calls until it works, or fails for good, or the time is over. `work` is told which attempt it is, from 0.
     fn again<T>(&self, work: impl Fn(u32) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.retrying.again(self.cancelled.as_deref(), work)
+    }
+}
+
+impl Retrying {
+    pub(crate) fn new(total: Duration, notice: Option<Notice>) -> Self {
+        Self {
+            total,
+            notice,
+            clock: Arc::new(SystemClock::default()),
+            answered: Arc::default(),
+            told: Mutex::default(),
+        }
+    }
+
+    /// Calls until it works, or fails for good, or the time is over, or nobody wants to wait any longer. `work` is told
+    /// which attempt it is, from 0.
+    pub(crate) fn again<T>(
+        &self,
+        cancelled: Option<&(dyn Fn() -> bool + Send + Sync)>,
+        work: impl Fn(u32) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let start = self.clock.now();
         let mut attempt = 0;
         let mut pause = FIRST_PAUSE;
@@ -115,7 +136,7 @@ impl RetryStore {
             if attempt > 1 {
                 self.tell(&error, limit);
             }
-            if !self.wait(wait) {
+            if !self.wait(wait, cancelled) {
                 error.text = format!("{}; interrupted before attempt {}", error.text, attempt + 1);
                 error.retry = Retry::Never;
                 return Err(error);
@@ -125,8 +146,8 @@ impl RetryStore {
     }
 
     /// Waits that long; false as soon as nobody wants to wait any longer.
-    fn wait(&self, time: Duration) -> bool {
-        let Some(cancelled) = &self.cancelled else {
+    fn wait(&self, time: Duration, cancelled: Option<&(dyn Fn() -> bool + Send + Sync)>) -> bool {
+        let Some(cancelled) = cancelled else {
             self.clock.sleep(time);
             return true;
         };

@@ -164,12 +164,8 @@ impl HttpTransport for Transport {
                     request.headers(HeaderMap::from_iter([(http::HeaderName::from_static("x-auth-token"), value)]));
             }
             if !body.is_empty() {
-                request = request.body(reqwest::Body::wrap(Outgoing {
-                    body: body.clone(),
-                    bandwidth: Arc::clone(&self.bandwidth),
-                    ear: self.ear.clone(),
-                    pause: None,
-                }));
+                let body = Outgoing::new(body.clone(), Arc::clone(&self.bandwidth), self.ear.clone());
+                request = request.body(reqwest::Body::wrap(body));
             }
             self.ear.moved();
             let response = request.send().await.map_err(|error| {
@@ -266,7 +262,7 @@ fn trouble_is_temporary(trouble: Trouble) -> bool {
 }
 
 /// The beginning of an answer's body; what cannot be read of it is left out.
-async fn beginning(mut response: reqwest::Response) -> Bytes {
+pub(crate) async fn beginning(mut response: reqwest::Response) -> Bytes {
     let mut bytes = Vec::new();
     while bytes.len() < ERROR_BODY {
         match response.chunk().await {
@@ -376,11 +372,17 @@ fn pause_for(time: Duration) -> Pause {
 }
 
 /// A body on its way out.
-struct Outgoing {
+pub(crate) struct Outgoing {
     body: Buffer,
     bandwidth: Arc<Bandwidth>,
     ear: Ear,
     pause: Pause,
+}
+
+impl Outgoing {
+    pub(crate) fn new(body: Buffer, bandwidth: Arc<Bandwidth>, ear: Ear) -> Self {
+        Self { body, bandwidth, ear, pause: None }
+    }
 }
 
 impl http_body::Body for Outgoing {

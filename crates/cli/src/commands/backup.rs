@@ -270,6 +270,7 @@ impl BackupArgs {
                 ignore_ctime: self.ignore_ctime,
                 force: self.force,
                 with_atime: self.with_atime,
+                placed_as: None,
                 selector: None,
                 taker: None,
             },

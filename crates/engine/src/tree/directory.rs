@@ -39,6 +39,12 @@ impl Previous {
         Self { nodes }
     }
 
+    /// The node of this name alone.
+    pub(super) fn take(mut self, name: &[u8]) -> Option<Node> {
+        let at = self.nodes.iter().position(|node| node.name == name)?;
+        Some(self.nodes.swap_remove(at))
+    }
+
     pub(super) fn get(&self, name: &[u8]) -> Option<&Node> {
         let at = self.nodes.binary_search_by(|node| node.name.as_slice().cmp(name)).ok()?;
         self.nodes.get(at)

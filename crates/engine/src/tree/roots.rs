@@ -65,6 +65,13 @@ pub(super) struct Roots {
     pub nested: BTreeSet<Vec<u8>>,
 }
 
+impl Roots {
+    /// Whether there is one root, with a directory that it is in.
+    pub(super) fn is_single(&self) -> bool {
+        !self.whole_system && self.nested.is_empty() && self.places.values().map(Vec::len).sum::<usize>() == 1
+    }
+}
+
 /// Makes roots absolute and drops those that lie in another one.
 pub(super) fn plan(roots: &[PathBuf]) -> Result<Roots, RootError> {
     let mut all = BTreeSet::new();

@@ -97,7 +97,15 @@ pub(super) fn run(
         Some(Stopped::Failed(error)) => return Err(error.into()),
     };
     let mut nodes = walk.top.into_inner();
-    add_ancestors(&mut nodes, options);
+    match &options.placed_as {
+        Some(name) => {
+            for (path, node) in &mut nodes {
+                path.clone_from(name);
+                node.name.clone_from(name);
+            }
+        }
+        None => add_ancestors(&mut nodes, options),
+    }
     debug_assert!(report.tally.balances());
     Ok(TreeResult { nodes, report, end })
 }
@@ -293,6 +301,15 @@ impl Walk<'_> {
         }
     }
 
+    /// The parent's entries of a directory that holds roots with these names.
+    fn previous_of(&self, place: &[u8], names: &[Vec<u8>]) -> Previous {
+        let (Some(placed), Some(name)) = (&self.options.placed_as, names.first()) else {
+            return self.previous_at(place);
+        };
+        let found = self.previous_at(b"").take(placed);
+        Previous::new(found.into_iter().map(|node| Node { name: name.clone(), ..node }).collect())
+    }
+
     /// Whether the contents that the parent has are what the file holds.
     fn unchanged(&self, previous: &Node, stat: &FileStat, treatment: &Treatment) -> bool {
         let stat = &stat.stat;
@@ -385,7 +402,7 @@ impl<'a> Worker<'a> {
                 && !entries.is_empty()
             {
                 there = true;
-                let previous = self.walk.previous_at(place);
+                let previous = self.walk.previous_of(place, names);
                 tops.push(Directory::new(top(place.clone(), &stat, previous, descriptor, entries)));
             }
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backstay_core::Outcome;
-use backstay_engine::tree::{Change, TreeOptions};
+use backstay_engine::tree::{Change, TreeError, TreeOptions};
 use backstay_repository::index::Index;
 use backstay_repository::reader::Reader;
 use backstay_repository::repository::Repository;
@@ -171,4 +171,21 @@ fn a_parent_that_the_store_cannot_give_is_told_in_the_stores_words() {
     let message = second.messages.first().unwrap();
     assert!(message.contains("the parent snapshot") && message.contains("a planned failure"), "{message}");
     assert!(!message.contains("damaged"), "{message}");
+}
+
+#[test]
+fn a_root_under_a_name_of_its_own_is_compared_under_that_name() {
+    let fixture = Fixture::new();
+    fixture.write("site/a", b"a");
+    fixture.write("site/sub/b", b"b");
+    let options = TreeOptions { placed_as: Some(b"named".to_vec()), ..TreeOptions::default() };
+    let root = [fixture.data().join("site")];
+    let first = fixture.back_up_with(&root, None, &options, Witness::default()).unwrap();
+    let names: Vec<&[u8]> = first.result.nodes.iter().map(|(path, _)| path.as_slice()).collect();
+    assert_eq!(names, [b"named"]);
+    let second = fixture.back_up_with(&root, Some(&first), &options, Witness::default()).unwrap();
+    assert_eq!(second.result.report.tally.unchanged, 2);
+    assert_eq!(second.result.report.bytes_read, 0);
+    let both = [fixture.data().join("site/a"), fixture.data().join("site/sub")];
+    assert!(matches!(fixture.back_up_with(&both, None, &options, Witness::default()), Err(TreeError::OneName)));
 }

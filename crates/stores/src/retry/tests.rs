@@ -129,7 +129,7 @@ fn what_will_not_pass_is_not_tried_again() {
 fn the_time_is_limited_and_the_error_says_how_often() {
     let total = Duration::from_secs(120);
     let bench = bench(vec![error(Trouble::Unavailable); 1000], false, total);
-    bench.store.answered.store(true, Ordering::Relaxed);
+    bench.store.retrying.answered.store(true, Ordering::Relaxed);
     let failed = bench.store.list(ObjectKind::Pack).unwrap_err();
     let waited = bench.clock.now();
     assert!(waited <= total && waited > total / 2, "{waited:?}");
@@ -190,7 +190,7 @@ fn a_config_whose_answer_was_lost_is_our_own() {
 #[test]
 fn a_pause_ends_when_nobody_wants_to_wait_any_longer_and_there_is_no_other_one() {
     let mut bench = bench(vec![error(Trouble::Unavailable); 1000], false, DEFAULT_RETRY_TIME);
-    bench.store.answered.store(true, Ordering::Relaxed);
+    bench.store.retrying.answered.store(true, Ordering::Relaxed);
     let clock = Arc::clone(&bench.clock);
     let patience = Duration::from_secs(60);
     bench.store = bench.store.with_cancelled(Arc::new(move || clock.now() >= patience));

@@ -53,9 +53,15 @@ impl S3Server {
     /// Serves the buckets in this folder.
     #[must_use]
     pub fn start(folder: &Path) -> Self {
+        Self::start_with(folder, ACCESS_KEY, SECRET_KEY)
+    }
+
+    /// The same for another access key and its secret.
+    #[must_use]
+    pub fn start_with(folder: &Path, access_key: &str, secret_key: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder).unwrap());
-        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        builder.set_auth(SimpleAuth::from_single(access_key, secret_key));
         builder.set_access(NoEmptyDelimiter);
         let service = builder.build();
         let requests = Arc::new(Mutex::new(Vec::new()));

@@ -1,0 +1,642 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""bakthat: compress, encrypt and store files, with the names and the behaviour of bakthat 0.6.0.
+
+The functions here are the contract (reference, section 4). They look up ``STORAGE_BACKEND`` and ``Backups`` in this
+module whenever they are called, because plugins put their own in their place. The heavy work is in ``bakthat._native``.
+"""
+
+import contextlib
+import errno
+import fnmatch
+import getpass
+import logging
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from datetime import datetime, timezone
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+import peewee
+
+from bakthat import _native, backends, conf, models, plugin, utils  # noqa: F401, attributes of the package
+from bakthat.backends import (
+    BackstayBackend,
+    BakthatBackend,
+    GlacierBackend,
+    LocalBackend,
+    RotationConfig,
+    S3Backend,
+    SwiftBackend,
+)
+from bakthat.conf import (
+    CONFIG_FILE,
+    DEFAULT_DESTINATION,
+    DEFAULT_LOCATION,
+    EXCLUDE_FILES,
+    BadValue,
+    BakthatError,
+    MissingKey,
+    config,
+    events,
+    load_config,
+    profile_of,
+    profiles_of,
+)
+from bakthat.models import Backups, Config, hash_of_backend
+from bakthat.plugin import plugin_setup, setup_plugins
+from bakthat.rotation import reasons_to_keep, settings_of
+from bakthat.sync import BakSyncer, bakmanager_hook, bakmanager_periodic_backups
+from bakthat.utils import _interval_string_to_seconds, safe_text, shifted, size_text, utc_clock
+
+__version__ = "0.6.0"
+
+log = logging.getLogger("bakthat")
+
+STORAGE_BACKEND: Dict[str, Any] = {
+    "s3": S3Backend,
+    "glacier": GlacierBackend,
+    "swift": SwiftBackend,
+    "backstay": BackstayBackend,
+    "local": LocalBackend,
+}
+
+TARBALL = re.compile(r"\.(?:tgz|tar\.gz|taz|tz)$")
+CONTAINERS = {"blowfish": ".enc", "age": ".age"}
+_blowfish_told = False
+
+
+class BakthatFilter(logging.Filter):
+    """Lets through what bakthat and the root logger say, and warnings of others."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.name.startswith("bakthat") or record.name == "root" or record.levelno >= logging.WARNING
+
+
+# --------------------------------------------------------------------------------------------- what all functions share
+
+
+def _get_store_backend(conf: Any, destination: Optional[str] = None, profile: str = "default") -> Tuple[Any, str, Dict]:
+    """The backend of a destination, its name, and the profile; plugins are loaded before the backend is looked up."""
+    conf = profile_of(profiles_of(conf), profile)
+    setup_plugins(conf)
+    destination = _destination(destination, conf)
+    try:
+        backend = STORAGE_BACKEND[destination]
+    except KeyError:
+        raise MissingKey(f"Unknown destination {destination}: known are {', '.join(sorted(STORAGE_BACKEND))}") from None
+    return backend(conf, profile), destination, conf
+
+
+def _destination(destination: Optional[str], conf: Dict[str, Any]) -> str:
+    return destination or conf.get("default_destination") or DEFAULT_DESTINATION
+
+
+def _encoded(password: Any) -> bytes:
+    return password if isinstance(password, bytes) else str(password).encode("utf-8", "surrogateescape")
+
+
+def _excludes(exclude_file: Any, folder: str) -> List[str]:
+    """The patterns that hold for a folder: of the file that was named, else of the first of ``EXCLUDE_FILES`` in it."""
+    candidates = [os.path.join(folder, name) for name in EXCLUDE_FILES]
+    if exclude_file:
+        candidates = [os.path.abspath(os.path.expanduser(exclude_file)), os.path.join(folder, exclude_file)]
+        if not any(map(os.path.isfile, candidates)):
+            raise FileNotFoundError(errno.ENOENT, "No such exclude file", exclude_file)
+    for path in filter(os.path.isfile, candidates):
+        log.info("Using %s to exclude files.", path)
+        return _patterns(path)
+    return []
+
+
+def _patterns(path: str) -> List[str]:
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        return [line for line in file.read().split("\n") if line]
+
+
+def _get_exclude(exclude_file: str) -> Callable[[str], bool]:
+    """A function that tells whether a path is excluded by the patterns of a file."""
+    lines = [line for line in _patterns(exclude_file) if not line.startswith("#")]
+    patterns = [line[:-1] if line.endswith("/") else line for line in lines]
+
+    def excluded(path: str) -> bool:
+        tails = [path[place:] for place in range(len(path)) if not place or path[place - 1] == "/"]
+        return any(
+            fnmatch.fnmatchcase(tail, pattern)
+            for pattern in patterns
+            for tail in (tails if "/" in pattern else tails[-1:])
+        )
+
+    return excluded
+
+
+def _display_backups(rows: Any) -> None:
+    """Logs a line for each row."""
+    for row in rows:
+        date = datetime.fromtimestamp(float(row.backup_date)).isoformat()
+        tags = f"({row.tags})" if row.tags else ""
+        log.info("\t".join([date, row.backend.ljust(8), size_text(row.size).ljust(8), f"{row.stored_filename} {tags}"]))
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[str]:
+    folder = tempfile.mkdtemp(prefix="bakthat_")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove(backend: Any, record: Any) -> None:
+    log.info("Deleting %s", record.stored_filename)
+    backend.delete(record.stored_filename)
+    record.set_deleted()
+
+
+def _finish_deletions(backend: Any) -> None:
+    """Lets a backend make room; what goes wrong there is told, since the backups are deleted already."""
+    try:
+        getattr(backend, "after_deletions", lambda: None)()
+    except (_native.NativeError, OSError) as error:
+        log.error("The room of deleted backups was not given back: %s", error)
+
+
+# --------------------------------------------------------------------------------------------------------------- backup
+
+
+@contextlib.contextmanager
+def _reserved_name(backend: Any, parts: Tuple[str, str]) -> Iterator[Tuple[str, datetime]]:
+    """A stored name that no backup has, in this second or in a later one, and its UTC clock.
+
+    A row of the table ``config`` holds the name against other processes until the backup has its own row.
+    """
+    while True:
+        clock = utc_clock()
+        stored_filename = f"{parts[0]}.{clock:{utils.DATE}}{parts[1]}"
+        key = f"reserved:{stored_filename}"
+        Config.delete().where(Config.key.startswith("reserved:"), Config.value < int(time.time()) - 86400).execute()
+        try:
+            Config.create(key=key, value=int(time.time()))
+        except peewee.IntegrityError:
+            time.sleep(0.1)
+            continue
+        try:
+            if not _taken(backend, stored_filename):
+                yield stored_filename, clock
+                return
+        finally:
+            Config.delete().where(Config.key == key).execute()
+        time.sleep(0.1)
+
+
+def _taken(backend: Any, stored_filename: str) -> bool:
+    if Backups.select().where(Backups.stored_filename == stored_filename).count():
+        return True
+    try:
+        return hasattr(backend, "stored_size") and backend.stored_size(stored_filename) is not None
+    except (_native.NativeError, OSError):
+        return False  # Accounts that may only write cannot ask; the upload says what is wrong beyond that.
+
+
+def _ask_password() -> Optional[str]:
+    """A password from the terminal; None if its confirmation differs."""
+    password = getpass.getpass("Password (blank to disable encryption): ")
+    if password and password != getpass.getpass("Password confirmation: "):
+        log.error("Password confirmation doesn't match")
+        return None
+    return password
+
+
+def backup(
+    filename: Any = None,
+    destination: Optional[str] = None,
+    profile: str = "default",
+    config: Any = CONFIG_FILE,
+    prompt: str = "yes",
+    tags: Any = [],
+    key: Optional[str] = None,
+    exclude_file: Optional[str] = None,
+    s3_reduced_redundancy: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Stores a file or a folder; the new record, or None if the password's confirmation differs."""
+    backend, destination, conf = _get_store_backend(
+        profiles_of(config, kwargs.get("conf"), profile), destination, profile
+    )
+    session_id = str(uuid.uuid4())
+    events.before_backup(session_id)
+
+    filename = os.getcwd() if filename is None else os.fsdecode(filename)
+    log.info("Backing up %s", safe_text(filename))
+    source = _Source(filename, conf, backend, exclude_file)
+    password = kwargs["password"] if "password" in kwargs else os.environ.get("BAKTHAT_PASSWORD")
+    if password is None and source.tree_backend is None and str(prompt).lower() != "no":
+        password = _ask_password()
+        if password is None:
+            return None
+    encrypted = source.encryption(password)
+
+    with _reserved_name(backend, (safe_text(source.base), source.kind + encrypted)) as (stored_filename, clock):
+        tag_text = tags if isinstance(tags, str) else " ".join(tags or [])
+        with _temporary_folder() as folder:
+            if source.tree_backend is not None:
+                size = source.store_tree(stored_filename, tag_text, clock)
+            else:
+                payload = source.payload(folder, password if encrypted else None)
+                size = os.path.getsize(payload)
+                log.info("Uploading...")
+                backend.upload(stored_filename, payload, s3_reduced_redundancy=bool(s3_reduced_redundancy))
+        date = shifted(clock)
+        record = Backups.create(
+            backend=destination,
+            backend_hash=hash_of_backend(backend),
+            backup_date=date,
+            filename=safe_text(kwargs.get("custom_filename") or source.arcname),
+            is_deleted=False,
+            last_updated=date,
+            metadata={"is_enc": bool(encrypted), "client": socket.gethostname()},
+            size=size,
+            stored_filename=stored_filename,
+            tags=tag_text,
+        )
+    BakSyncer(conf).sync_auto()
+    if key:
+        bakmanager_hook(conf, record, key)
+    events.on_backup(session_id, record)
+    return record
+
+
+class _Source:
+    """What is backed up, and how its object is made."""
+
+    def __init__(self, filename: str, conf: Dict[str, Any], backend: Any, exclude_file: Optional[str]) -> None:
+        self.filename, self.conf = filename, conf
+        self.tree_backend = backend if hasattr(backend, "restore_into") else None
+        self.is_folder = os.path.isdir(filename)
+        if not self.is_folder:
+            os.stat(filename)
+        self.compress = bool(conf.get("compress", True))
+        self.excludes = _excludes(exclude_file, filename) if self.is_folder else []
+        self.arcname = self.base = filename.strip("/").split("/")[-1]
+        if self.arcname in ("", ".", ".."):
+            self.arcname = self.base = os.path.basename(os.path.realpath(filename)) or "root"
+        self.precompressed = not self.is_folder and bool(TARBALL.search(self.arcname))
+        self.kind = ".tgz"
+        if not self.compress and self.tree_backend is None:
+            # A folder cannot be stored as it is: it becomes a tar that is not compressed.
+            self.kind = ".tar" if self.is_folder else ""
+        elif self.precompressed:
+            self.base = re.sub(r"\.(?:tgz|tar\.gz)", "", self.arcname)
+
+    def encryption(self, password: Any) -> str:
+        """The ending of the stored name for a password, checked before any work is done."""
+        container = self.conf.get("encryption") or "blowfish"
+        if container not in CONTAINERS:
+            raise BakthatError(f"encryption must be age or blowfish in the profile, not {container}")
+        if password and self.tree_backend is not None:
+            log.warning("The password is not used: the repository encrypts everything with its own")
+            return ""
+        if password and container == "blowfish" and len(_encoded(password)) > 56:
+            raise BadValue("A password for Blowfish has at most 56 bytes: use a shorter one, or encryption: age")
+        return CONTAINERS[container] if password else ""
+
+    def payload(self, folder: str, password: Any) -> str:
+        """The path of the object's bytes: the file itself, or one made in the temporary folder."""
+        global _blowfish_told
+        path = self.filename
+        if not self.compress:
+            log.info("Compression disabled")
+        elif self.precompressed:
+            log.info("File already compressed")
+        if self.kind == ".tar" or (self.compress and not self.precompressed):
+            if self.compress:
+                log.info("Compressing...")
+            path = os.path.join(folder, "archive")
+            _native.write_archive(self.filename, self.arcname, path, compress=self.compress, **self.excluding())
+        if password:
+            log.info("Encrypting...")
+            container = self.conf.get("encryption") or "blowfish"
+            if container == "blowfish" and not _blowfish_told:
+                _blowfish_told = True
+                log.info(
+                    "Blowfish, as bakthat 0.6.0 had it, is weak: encryption: age in the profile is the better setting"
+                )
+            encrypted = os.path.join(folder, "encrypted")
+            _native.encrypt_file(path, encrypted, _encoded(password), container=container)
+            if path != self.filename:
+                os.unlink(path)
+            path = encrypted
+        return path
+
+    def store_tree(self, stored_filename: str, tags: str, clock: datetime) -> int:
+        """Stores the files themselves in a repository; the bytes of the tar that they make."""
+        repository = self.tree_backend.repository
+        moment = clock.replace(tzinfo=timezone.utc).timestamp()
+        named = {"tags": tags.split(), "host": socket.gethostname(), "time": moment}
+        log.info("Uploading...")
+        if self.precompressed:
+            try:
+                return repository.backup_tar(self.filename, stored_filename, **named)
+            except _native.NativeError as error:
+                log.warning("%s is stored as a file, since it is no archive: %s", self.filename, error)
+        return repository.backup(self.filename, self.arcname, stored_filename, **self.excluding(), **named)
+
+    def excluding(self) -> Dict[str, Any]:
+        """What is left out of an archive or a snapshot, and how that is told."""
+        wide = bool(self.conf.get("wide_exclude"))
+        told = lambda name: log.debug("%s excluded", safe_text(name))  # noqa: E731
+        return {"exclude": self.excludes, "wide_exclude": wide, "excluded": told}
+
+
+# -------------------------------------------------------------------------------------------------------------- restore
+
+
+def restore(
+    filename: str, destination: Optional[str] = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
+) -> Any:
+    """Restores the newest match into the current folder; its record, or None if nothing matched or is there yet."""
+    profiles = profiles_of(config, kwargs.get("conf"), profile)
+    backend, destination, conf = _get_store_backend(profiles, destination, profile)
+    if not filename:
+        log.error("No file to restore, use -f to specify one.")
+        return None
+    filename = safe_text(filename)
+    record = Backups.match_filename(filename, destination, profile=profile, config=profiles, backend=backend)
+    record = record or _unrecorded(backend, destination, filename)
+    if record is None:
+        log.error("No file matched.")
+        return None
+    session_id = str(uuid.uuid4())
+    events.before_restore(session_id)
+    log.info("Restoring %s", record.stored_filename)
+    password = kwargs.get("password")
+    if record.is_encrypted() and not password:
+        password = os.environ.get("BAKTHAT_PASSWORD") or getpass.getpass("Password: ")
+        if not password:
+            raise BakthatError(f"{record.stored_filename} is encrypted: it needs a password")
+
+    log.info("Downloading...")
+    if hasattr(backend, "restore_into"):
+        backend.restore_into(record.stored_filename, os.getcwd())
+    else:
+        job_check = {"job_check": kwargs["job_check"]} if kwargs.get("job_check") else {}
+        if job_check:
+            log.info("Job Check: %s", job_check)
+        found = backend.download(record.stored_filename, **job_check)
+        if job_check:
+            log.info("Job Check Request")
+            return found
+        if found is None:
+            return None
+        with found, _temporary_folder() as folder:
+            _put_in_place(record, _path_of(found, folder), folder, password)
+    events.on_restore(session_id, record)
+    return record
+
+
+def _unrecorded(backend: Any, destination: str, stored_filename: str) -> Any:
+    """A record made from the full stored name of a backup that the database does not know but the storage holds."""
+    record = Backups.from_stored_name(stored_filename, destination, hash_of_backend(backend))
+    if record is None:
+        return None
+    if hasattr(backend, "stored_size"):
+        return record if backend.stored_size(stored_filename) is not None else None
+    return record if stored_filename in backend.ls() else None
+
+
+def _path_of(found: Any, folder: str) -> str:
+    """The path of what a backend downloaded, copied if it has none."""
+    name = getattr(found, "name", None)
+    if isinstance(name, str) and os.path.isfile(name):
+        return name
+    path = os.path.join(folder, "downloaded")
+    with open(path, "wb") as copy:
+        shutil.copyfileobj(found, copy, 1 << 20)
+    return path
+
+
+def _put_in_place(record: Any, path: str, folder: str, password: Any) -> None:
+    """Decrypts, unpacks, and puts into the current folder what a record's object holds."""
+    encrypted = bool(record.is_encrypted())
+    if encrypted:
+        log.info("Decrypting...")
+        decrypted = os.path.join(folder, "decrypted")
+        _native.decrypt_file(path, decrypted, _encoded(password))
+        path = decrypted
+    key_value = bool((record.metadata or {}).get("KeyValue"))
+    packed = re.search(r"\.(?:tgz|tar)(?:\.enc|\.age)?$", record.stored_filename)
+    if packed and not key_value:
+        log.info("Uncompressing...")
+        try:
+            _native.unpack_archive(path, os.getcwd())
+        except _native.UnsafeMember:
+            raise
+        except _native.NativeError as error:
+            if not encrypted:
+                raise
+            raise BakthatError(f"{record.stored_filename} is damaged, or the password is wrong ({error})") from error
+        return
+    name = os.path.basename(record.stored_filename if key_value else record.filename)
+    if name in ("", ".", ".."):
+        raise BakthatError(f"{record.stored_filename} has no name that a file can have")
+    if key_value and record.is_gzipped():
+        log.info("Uncompressing...")
+        _native.gunzip_file(path, os.path.join(folder, "plain"))
+        path = os.path.join(folder, "plain")
+    else:
+        log.info("Backup is not compressed")
+    target = f".bakthat-{uuid.uuid4().hex}"
+    try:
+        shutil.copyfile(path, target)
+        os.replace(target, name)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(target)
+        raise
+
+
+# --------------------------------------------------------------------------------------------- delete, ageing, rotation
+
+
+def delete(
+    filename: str, destination: Optional[str] = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
+) -> Any:
+    """Deletes the newest match; its record, or None if nothing matched."""
+    if not filename:
+        log.error("No file to delete, use -f to specify one.")
+        return None
+    profiles = profiles_of(config, kwargs.get("conf"), profile)
+    destination = _destination(destination, profile_of(profiles, profile))
+    backend = None
+    if destination not in STORAGE_BACKEND:
+        backend = _get_store_backend(profiles, destination, profile)[0]
+    record = Backups.match_filename(safe_text(filename), destination, profile=profile, config=profiles, backend=backend)
+    if record is None:
+        log.error("No file matched.")
+        return None
+    backend = backend or _get_store_backend(profiles, destination, profile)[0]
+    session_id = str(uuid.uuid4())
+    events.before_delete(session_id)
+    _remove(backend, record)
+    _finish_deletions(backend)
+    events.on_delete(session_id, record)
+    return record
+
+
+def _named_set(filename: str, conf: Dict[str, Any], found: Any) -> List[Any]:
+    """The rows of a search that belong to a name, or all with the setting ``wide_match``."""
+    rows = list(found) if filename else []
+    if conf.get("wide_match"):
+        return rows
+    named = [row for row in rows if row.belongs_to(filename)]
+    if len(named) < len(rows):
+        log.info("%d backups of other names contain %s and are not touched", len(rows) - len(named), filename)
+    return named
+
+
+def delete_older_than(
+    filename: str,
+    interval: str,
+    profile: str = "default",
+    config: Any = CONFIG_FILE,
+    destination: Optional[str] = None,
+    **kwargs: Any,
+) -> List[Any]:
+    """Deletes the backups of a name that are older than an interval; their records."""
+    profiles = profiles_of(config, kwargs.get("conf"), profile)
+    backend, destination, conf = _get_store_backend(profiles, destination, profile)
+    session_id = str(uuid.uuid4())
+    events.before_delete_older_than(session_id)
+    limit = shifted(utc_clock()) - _interval_string_to_seconds(interval)
+    named = {"older_than": limit, "profile": profile, "config": profiles, "backend": backend}
+    filename = safe_text(filename or "")
+    deleted = []
+    for record in _named_set(filename, conf, Backups.search(filename, destination, **named)):
+        _remove(backend, record)
+        deleted.append(record)
+    if deleted:
+        _finish_deletions(backend)
+    events.on_delete_older_than(session_id, deleted)
+    return deleted
+
+
+def rotate_backups(
+    filename: str, destination: Optional[str] = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
+) -> List[Any]:
+    """Deletes the backups of a name that the profile's rotation does not keep; their records.
+
+    With ``dry_run=True`` nothing is deleted and no event is fired: what would go is logged and returned.
+    """
+    profiles = profiles_of(config, kwargs.get("conf"), profile)
+    backend, destination, conf = _get_store_backend(profiles, destination, profile)
+    settings = settings_of(RotationConfig(conf, profile).conf)
+    dry_run, session_id = bool(kwargs.get("dry_run")), str(uuid.uuid4())
+    if not dry_run:
+        events.before_rotate_backups(session_id)
+    filename = safe_text(filename or "")
+    found = Backups.search(filename, destination, profile=profile, config=profiles, backend=backend)
+    by_date: Dict[datetime, Any] = {}
+    for record in _named_set(filename, conf, found):
+        by_date.setdefault(datetime.fromtimestamp(float(record.backup_date)), record)
+    kept = reasons_to_keep(by_date, utc_clock(), settings)
+    deleted = []
+    for date, record in sorted(by_date.items()):
+        if dry_run:
+            reason = (
+                f"keep: {kept[date]}" if date in kept else "delete: outside of every window, or not the oldest in it"
+            )
+            log.info("%s\t%s\t%s", date.isoformat(), record.stored_filename, reason)
+        if date in kept:
+            continue
+        if not dry_run:
+            try:
+                _remove(backend, record)
+            except Exception:
+                log.exception("Error when deleting %s", record)
+                continue
+        deleted.append(record)
+    if dry_run:
+        return deleted
+    if deleted:
+        _finish_deletions(backend)
+    events.on_rotate_backups(session_id, deleted)
+    return deleted
+
+
+# -------------------------------------------------------------------------------------------------------------- looking
+
+
+def show(
+    query: str = "",
+    destination: Any = "",
+    tags: Any = "",
+    profile: str = "default",
+    config: Any = CONFIG_FILE,
+    **kwargs: Any,
+) -> None:
+    """Logs a line for each backup found."""
+    profiles = profiles_of(config, kwargs.get("conf"), profile)
+    _display_backups(Backups.search(safe_text(query or ""), destination, profile=profile, tags=tags, config=profiles))
+
+
+def ls(
+    destination: Optional[str] = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
+) -> List[str]:
+    """Logs and returns the names of the stored objects."""
+    backend, _, _ = _get_store_backend(profiles_of(config, kwargs.get("conf"), profile), destination, profile)
+    log.info("%s", backend.container)
+    names = list(backend.ls())
+    for name in names:
+        log.info("%s", name)
+    return names
+
+
+def info(
+    filename: Any = None,
+    destination: Optional[str] = None,
+    profile: str = "default",
+    config: Any = CONFIG_FILE,
+    **kwargs: Any,
+) -> Any:
+    """Logs when a file was last backed up; the newest record, or None."""
+    profiles = profiles_of(config, kwargs.get("conf"), profile)
+    name = safe_text(filename or os.getcwd()).rstrip("/").split("/")[-1]
+    destination = _destination(destination, profile_of(profiles, profile))
+    record = Backups.match_filename(name, destination, profile=profile, config=profiles)
+    if record is None:
+        log.info("No matching backup found for %s", name)
+        return None
+    rows = Backups.search(record.filename, destination, profile=profile, config=profiles)
+    versions = sum(row.filename == record.filename for row in rows)
+    date = datetime.fromtimestamp(float(record.backup_date)).isoformat()
+    log.info("Last backup date: %s (%d versions)", date, versions)
+    return record
+
+
+def periodic_backups(config: Any = CONFIG_FILE, profile: str = "default", **kwargs: Any) -> None:
+    """Logs what the monitoring service knows of the keys."""
+    bakmanager_periodic_backups(profile_of(profiles_of(config, kwargs.get("conf"), profile), profile))
+
+
+def sync(**kwargs: Any) -> None:
+    """Exchanges rows with the sync server."""
+    BakSyncer(kwargs.get("conf")).sync()
+
+
+def reset_sync(**kwargs: Any) -> None:
+    """Forgets the sync server's client id and the time of the last exchange."""
+    BakSyncer(kwargs.get("conf")).reset_sync()
+
+
+from bakthat.command import app, configure, configure_backups_rotation, main  # noqa: E402, needs the functions above
+from bakthat.recover import (  # noqa: E402
+    backup_glacier_inventory,
+    migrate,
+    rebuild,
+    restore_glacier_inventory,
+    show_glacier_inventory,
+    show_local_glacier_inventory,
+)

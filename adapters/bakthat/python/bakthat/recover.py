@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Moving archives into a Backstay repository, and rows that were lost back out of a storage."""
+
+import getpass
+import hashlib
+import json
+import logging
+import os
+import tarfile
+from datetime import timedelta
+from typing import Any, Dict, List, Optional
+
+import bakthat
+from bakthat import _native
+from bakthat.conf import CONFIG_FILE, BakthatError, profile_of, profiles_of
+from bakthat.models import Backups, hash_of_backend
+from bakthat.utils import DATE, parse_stored_name, safe_text, shifted, true_epoch, utc_clock
+
+log = logging.getLogger("bakthat")
+
+
+def rebuild(
+    destination: Optional[str] = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
+) -> List[Any]:
+    """Makes the rows that the database lacks out of the names of the stored objects; the new records."""
+    profiles = profiles_of(config, kwargs.get("conf"), profile)
+    backend, destination, _ = bakthat._get_store_backend(profiles, destination, profile)
+    if hasattr(backend, "rebuild_inventory") and not backend.rebuild_inventory():
+        log.info("Glacier has not completed its inventory yet: try again later")
+        return []
+    made = []
+    for name in backend.ls():
+        if Backups.get_or_none(Backups.stored_filename == name) is not None:
+            continue
+        size = backend.stored_size(name) if hasattr(backend, "stored_size") else 0
+        record = Backups.from_stored_name(name, destination, hash_of_backend(backend), size or 0)
+        if record is None:
+            log.info("%s is not the name of a backup", name)
+            continue
+        record.save(force_insert=True)
+        log.info("Rebuilt %s", name)
+        made.append(record)
+    return made
+
+
+def migrate(
+    query: str = "",
+    destination: Optional[str] = None,
+    profile: str = "default",
+    config: Any = CONFIG_FILE,
+    delete_source: bool = False,
+    dry_run: bool = False,
+    **kwargs: Any,
+) -> List[Any]:
+    """Moves archives of a destination into the profile's Backstay repository; their records.
+
+    Each is verified member by member before its row names the repository; the old object stays unless
+    ``delete_source``. What was moved before an interruption is not moved again.
+    """
+    profiles = profiles_of(config, kwargs.get("conf"), profile)
+    source, destination, _ = bakthat._get_store_backend(profiles, destination, profile)
+    target = bakthat._get_store_backend(profiles, "backstay", profile)[0]
+    if destination == "backstay":
+        raise BakthatError("These backups are in a repository already: name the destination to migrate from, with -d")
+    rows = Backups.search(safe_text(query), destination, profile=profile, config=profiles, backend=source)
+    there, moved, password = set(target.ls()), [], kwargs.get("password")
+    for record in list(rows):
+        if (record.metadata or {}).get("KeyValue") or parse_stored_name(record.stored_filename) is None:
+            log.info("%s stays where it is: it is no archive", record.stored_filename)
+            continue
+        log.info("%s %s", "Would move" if dry_run else "Moving", record.stored_filename)
+        if dry_run:
+            moved.append(record)
+            continue
+        if record.is_encrypted() and not password:
+            password = os.environ.get("BAKTHAT_PASSWORD") or getpass.getpass("Password: ")
+        if _move(record, source, target, password, there):
+            moved.append(record)
+            if delete_source:
+                source.delete(moved[-1].metadata["migrated_from"])
+    return moved
+
+
+def _move(record: Any, source: Any, target: Any, password: Any, there: Any) -> bool:
+    """Stores one backup's contents as a snapshot, reads them back, and lets the row name it."""
+    old_name = record.stored_filename
+    _, clock, kind, container = parse_stored_name(old_name)
+    found = source.download(old_name)
+    if found is None:
+        log.info("%s is not available yet: try again later", old_name)
+        return False
+    with found, bakthat._temporary_folder() as folder:
+        path = bakthat._path_of(found, folder)
+        if record.is_encrypted():
+            decrypted = os.path.join(folder, "decrypted")
+            _native.decrypt_file(path, decrypted, bakthat._encoded(password))
+            path = decrypted
+        moment = true_epoch(record.backup_date)
+        if not kind:
+            # One file: it becomes a member of that name, as an archive of it would have.
+            os.chmod(path, 0o644)
+            os.utime(path, (moment, moment))
+            archive = os.path.join(folder, "archive")
+            _native.write_archive(path, os.path.basename(record.filename), archive)
+            path = archive
+        new_name = old_name[: len(old_name) - len(container)] if container else old_name
+        # A name that another backup has (of that second, without the password) makes way for one of the next second.
+        while _is_other(new_name, record, target, path, there):
+            clock += timedelta(seconds=1)
+            new_name = f"{parse_stored_name(old_name)[0]}.{clock:{DATE}}{kind}"
+        if new_name not in there:
+            named = {"tags": (record.tags or "").split(), "time": moment}
+            target.repository.backup_tar(path, new_name, host=(record.metadata or {}).get("client"), **named)
+            differing = _differing_members(path, target, new_name)
+            if differing:
+                target.delete(new_name)
+                raise BakthatError(f"{old_name} did not come back the same from the repository: {differing}")
+    record.stored_filename = new_name
+    record.size = target.stored_size(new_name)
+    record.backend = "backstay"
+    record.backend_hash = hash_of_backend(target)
+    record.metadata = {**(record.metadata or {}), "is_enc": False, "migrated_from": old_name}
+    record.last_updated = shifted(utc_clock())
+    record.save()
+    return True
+
+
+def _is_other(name: str, record: Any, target: Any, path: str, there: Any) -> bool:
+    """Whether a stored name belongs to another backup: it has a row, or a snapshot that this archive did not make."""
+    row = Backups.get_or_none(Backups.stored_filename == name)
+    if row is not None and row.id != record.id:
+        return True
+    return name in there and bool(_differing_members(path, target, name))
+
+
+def _differing_members(path: str, target: Any, name: str) -> str:
+    """The names of members that an archive and a snapshot do not have alike, or nothing."""
+    with target.download(name) as stored:
+        first, second = _members(path), _members(stored.name)
+    return ", ".join(sorted(name for name in {*first, *second} if first.get(name) != second.get(name))[:5])
+
+
+def _members(path: str) -> Dict[str, Any]:
+    members: Dict[str, Any] = {}
+    with tarfile.open(path, errors="surrogateescape") as archive:
+        for member in archive:
+            digest, name = hashlib.sha256(), member.name.lstrip("/")
+            if member.isreg() or member.islnk():
+                file = archive.extractfile(member)
+                for piece in iter(lambda: file.read(1 << 20), b""):
+                    digest.update(piece)
+            kind = b"0" if member.islnk() else member.type
+            link = member.linkname if member.issym() else ""
+            members[name] = (kind, digest.hexdigest(), member.mode & 0o7777, int(member.mtime), link)
+    return members
+
+
+def _glacier(profile: str, config: Any, kwargs: Dict[str, Any]) -> Any:
+    profiles = profiles_of(config, kwargs.get("conf"), profile)
+    return bakthat.STORAGE_BACKEND["glacier"](profile_of(profiles, profile), profile)
+
+
+def show_glacier_inventory(profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any) -> None:
+    """Logs the inventory that was saved in the S3 bucket."""
+    log.info("%s", json.dumps(_glacier(profile, config, kwargs).load_archives_from_s3(), indent=4))
+
+
+def show_local_glacier_inventory(profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any) -> None:
+    """Logs the names that the local inventory has."""
+    for name in _glacier(profile, config, kwargs).ls():
+        log.info("%s", name)
+
+
+def backup_glacier_inventory(profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any) -> None:
+    """Saves the local inventory in the S3 bucket."""
+    _glacier(profile, config, kwargs).backup_inventory()
+
+
+def restore_glacier_inventory(profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any) -> None:
+    """Fills the local inventory from the S3 bucket."""
+    _glacier(profile, config, kwargs).restore_inventory()
