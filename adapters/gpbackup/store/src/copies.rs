@@ -204,7 +204,8 @@ pub fn rebuild(driver: &Driver, journal: &Journal, series: Series, from: u32) ->
     }
     let Replay { mut state, first, chains } = replay;
     for class in CLASSES.into_iter().filter(|class| *class != Class::Journal) {
-        let number = state.fresh(class).map_or(Generation::END, |generation| generation.number.saturating_add(LEAP));
+        let number =
+            state.fresh(class).map_or(Generation::END, |generation| (generation.number + LEAP).min(Generation::END));
         state.apply(&Record::Next { class, number }).map_err(str::to_owned)?;
     }
     let objects = state.objects.len();

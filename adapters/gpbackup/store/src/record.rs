@@ -124,15 +124,20 @@ impl Record {
             }
             ["delete", word, id] => Self::Delete { kind: kind(word)?, id: id.parse().ok()? },
             ["gone", generation] => Self::Gone(Generation::parse(generation)?),
-            ["piece", number] => Self::Piece(number.parse().ok()?),
-            ["kept", piece, line] => Self::Kept { piece: piece.parse().ok()?, line: line.parse().ok()? },
+            ["piece", number] => Self::Piece(below_end(number)?),
+            ["kept", piece, line] => Self::Kept { piece: below_end(piece)?, line: line.parse().ok()? },
             ["next", class, number] => {
                 let class = *CLASSES.get(class.parse::<usize>().ok()?)?;
-                Self::Next { class, number: number.parse().ok()? }
+                Self::Next { class, number: number.parse().ok().filter(|number| *number <= Generation::END)? }
             }
             _ => return None,
         })
     }
+}
+
+/// The number of a generation or a copy.
+fn below_end(word: &str) -> Option<u32> {
+    word.parse().ok().filter(|number| *number < Generation::END)
 }
 
 fn is_name(word: &str) -> bool {
@@ -162,9 +167,18 @@ mod tests {
         ] {
             assert_eq!(Record::parse(&record.to_string()), Some(record.clone()), "{record}");
         }
-        for text in
-            ["", "open 3000007", "open 3000007 ..", "put lock x", "full 9000000", "piece -1", "next 9 1", "kept 1"]
-        {
+        for text in [
+            "",
+            "open 3000007",
+            "open 3000007 ..",
+            "put lock x",
+            "full 9000000",
+            "piece -1",
+            "piece 1000000",
+            "next 9 1",
+            "next 1 1000001",
+            "kept 1",
+        ] {
             assert_eq!(Record::parse(text), None, "{text}");
         }
     }

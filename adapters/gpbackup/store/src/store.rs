@@ -324,7 +324,7 @@ impl PluginStore {
             for (generation, fill) in loaded.into_iter().flat_map(|loaded| &loaded.state.generations) {
                 let garbage = fill.live == 0
                     || (fill.dead_bytes > 0
-                        && fill.live_bytes.saturating_mul(WORTH) <= fill.live_bytes + fill.dead_bytes);
+                        && fill.live_bytes.saturating_mul(WORTH) <= fill.live_bytes.saturating_add(fill.dead_bytes));
                 if !garbage || (fill.open && self.driver.lives(&fill.writer)) {
                     continue;
                 }

@@ -165,7 +165,7 @@ fn our_own_plugin_can_be_the_one() {
     let plugin = Path::new(env!("CARGO_BIN_EXE_backstay")).with_file_name("backstay_gpbackup_plugin");
     assert!(plugin.exists(), "build it first: cargo build --workspace --bins");
     let text = format!(
-        "executablepath: {}\noptions:\n  repository: {}\n  password_file: {}\n",
+        "executablepath: {}\noptions:\n  repository: {}\n  password_file: {}\n  agent: off\n",
         plugin.display(),
         world.path("inner").display(),
         world.path("inner-password").display()
