@@ -2,7 +2,7 @@
 //! every store passes the behaviour suite in [`testing`].
 //!
 //! ```text
-//! open ─▶ address ─▶ local │ s3 gcs azure swift webdav (object_store over opendal) │ sftp │ rest
+//! open ─▶ address ─▶ local │ s3 gcs azure swift webdav (object_store over opendal) │ sftp │ rest │ gpbackup (handed in)
 //!            dressed in: limit (bandwidth) ◁ retry (patience) ◁ append_only
 //! ```
 //!

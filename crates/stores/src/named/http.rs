@@ -123,7 +123,7 @@ impl Http {
         secrets: Vec<Secret>,
         options: &StoreOptions,
     ) -> std::result::Result<Self, OpenError> {
-        let client = transport::client(options.certificates.as_deref(), options.insecure_tls);
+        let client = transport::client(options.certificates.as_deref(), options.insecure_tls, options.proxy.as_deref());
         Ok(Self {
             location,
             client: client.map_err(OpenError::Option)?,
