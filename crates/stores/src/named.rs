@@ -274,6 +274,9 @@ fn checked(http: &Http, name: &str) -> Result<()> {
 /// Bytes of a file.
 fn piece(file: &File, from: u64, length: u64) -> Result<Bytes> {
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-    file.read_exact_at(&mut bytes, from).map_err(NamedError::File)?;
+    file.read_exact_at(&mut bytes, from).map_err(|error| {
+        let short = error.kind() == io::ErrorKind::UnexpectedEof;
+        NamedError::File(if short { io::Error::other("it became shorter while it was read") } else { error })
+    })?;
     Ok(bytes.into())
 }

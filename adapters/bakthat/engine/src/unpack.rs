@@ -221,8 +221,13 @@ impl Target<'_> {
 
     /// Opens the folder of these names, and makes what is missing.
     fn open(&self, archive: &Path, names: &[Vec<u8>]) -> Result<OwnedFd> {
-        let mut fd = self.root.try_clone().about(self.folder)?;
-        for (at, name) in names.iter().enumerate() {
+        // Mostly it lies in the one before, or is it.
+        let (start, known) = match &self.last {
+            Some((last, fd)) if names.starts_with(last) => (fd, last.len()),
+            _ => (&self.root, 0),
+        };
+        let mut fd = start.try_clone().about(self.folder)?;
+        for (at, name) in names.iter().enumerate().skip(known) {
             let shown = || self.shown(&names[..=at]);
             let name = text(name)?;
             fd = match openat(&fd, &*name, FOLDER, Mode::empty()) {

@@ -174,7 +174,8 @@ impl Http {
             out: &'a mut (dyn Write + Send),
             length: &'a mut (dyn FnMut(u64) + Send),
             written: u64,
-            whole: Option<(u64, String)>,
+            /// The length, where the store says it, and the tag.
+            whole: Option<(Option<u64>, String)>,
         }
         let state = Mutex::new(State { out, length, written: 0, whole: None });
         self.again("read", object, watch, || {
@@ -182,7 +183,7 @@ impl Http {
             let state = &mut *state;
             self.wait(watch, async |ear: Ear| {
                 let headers = match &state.whole {
-                    Some((length, _)) if state.written == *length => return Ok(true),
+                    Some((Some(length), _)) if state.written == *length => return Ok(true),
                     // The rest, of the very same object.
                     Some((_, tag)) if state.written > 0 => {
                         vec![("range", format!("bytes={}-", state.written)), ("if-match", tag.clone())]
@@ -200,9 +201,9 @@ impl Http {
                 }
                 if !resumed {
                     let tag = response.headers().get("etag").and_then(|tag| tag.to_str().ok());
-                    let length = response.content_length().unwrap_or(0);
+                    let length = response.content_length();
                     state.whole = Some((length, tag.unwrap_or("*").to_owned()));
-                    (state.length)(length);
+                    (state.length)(length.unwrap_or(0));
                 }
                 while let Some(piece) = response.chunk().await.map_err(cut)? {
                     ear.moved();
@@ -216,7 +217,7 @@ impl Http {
                     }
                 }
                 match &state.whole {
-                    Some((length, _)) if *length != state.written && *length > 0 => {
+                    Some((Some(length), _)) if *length != state.written => {
                         Err(Broken::Trouble(Trouble::Cut, format!("{} bytes came of {length}", state.written), None))
                     }
                     _ => Ok(true),

@@ -54,6 +54,12 @@ pub(super) struct S3 {
     region: Mutex<String>,
 }
 
+/// Where Amazon's stores of a region are.
+fn domain(region: &str) -> String {
+    let china = if region.starts_with("cn-") { ".cn" } else { "" };
+    format!("{region}.amazonaws.com{china}")
+}
+
 /// What stands between two tags, the first time.
 fn tag<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let from = text.find(&format!("<{name}>"))? + name.len() + 2;
@@ -133,11 +139,11 @@ impl S3 {
             // A dot in the name does not fit the certificate.
             None if bucket.contains('.') => {
                 let slash = if name.is_some() { "/" } else { "" };
-                let origin = format!("https://s3.{region}.amazonaws.com");
+                let origin = format!("https://s3.{}", domain(&region));
                 Ask::new(method, &origin, format!("/{bucket}{slash}{key}"), query)
             }
             None => {
-                let origin = format!("https://{bucket}.s3.{region}.amazonaws.com");
+                let origin = format!("https://{bucket}.s3.{}", domain(&region));
                 Ask::new(method, &origin, format!("/{key}"), query)
             }
         }
