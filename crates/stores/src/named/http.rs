@@ -123,7 +123,8 @@ impl Http {
         secrets: Vec<Secret>,
         options: &StoreOptions,
     ) -> std::result::Result<Self, OpenError> {
-        let client = transport::client(options.certificates.as_deref(), options.insecure_tls, options.proxy.as_deref());
+        let proxy = options.proxy.as_ref().map(Secret::expose);
+        let client = transport::client(options.certificates.as_deref(), options.insecure_tls, proxy);
         Ok(Self {
             location,
             client: client.map_err(OpenError::Option)?,
