@@ -264,6 +264,21 @@ fn a_bucket_elsewhere_is_followed_and_a_missing_one_is_made_where_it_is_asked_fo
     assert!(body.contains("<LocationConstraint>eu-west-1</LocationConstraint>"), "{body}");
 }
 
+#[test]
+fn a_bucket_that_another_process_makes_at_the_same_moment_is_ours_too_and_a_strangers_is_not() {
+    for theirs in [false, true] {
+        let looks = AtomicUsize::new(0);
+        let server = HttpServer::start(move |request: &mut Request<'_>| match request.method.as_str() {
+            "HEAD" if looks.fetch_add(1, Ordering::SeqCst) == 0 => Answer::new(404, ""),
+            "HEAD" if theirs => Answer::new(403, ""),
+            "HEAD" => Answer::new(200, ""),
+            _ => Answer::new(409, "<Error><Code>BucketAlreadyExists</Code></Error>"),
+        });
+        let done = bucket(&format!("http://{}", server.address())).ensure(&Patient);
+        assert_eq!(done.is_err(), theirs, "{done:?}");
+    }
+}
+
 /// A Swift of one account, with TempAuth and Keystone 2; the first token runs out after some requests.
 struct Swift {
     server: HttpServer,

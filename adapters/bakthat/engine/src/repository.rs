@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backstay_core::told::chain;
 use backstay_core::{FileKind, Id, MessageLevel, ObjectKind, Outcome, Source, Time, Verdict};
@@ -18,7 +18,7 @@ use backstay_engine::job::JobControl;
 use backstay_engine::tree::{Change, Observer, Pick, Selector, Treatment, TreeOptions};
 use backstay_repository::IndexCache;
 use backstay_repository::error::Error as RepositoryError;
-use backstay_repository::lock::{host_name, user_name};
+use backstay_repository::lock::{Lock, host_name, user_name};
 use backstay_repository::maintenance::MaintenanceProgress;
 use backstay_repository::maintenance::prune::{PruneOptions, prune};
 use backstay_repository::pack::BlobKind;
@@ -54,6 +54,8 @@ const BLOBS_AHEAD: usize = 1024;
 const ENTRIES_AHEAD: usize = 4096;
 /// How long somebody else's exclusive lock is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// Between two looks whether it is gone.
+const LOCK_PAUSE: Duration = Duration::from_millis(300);
 
 /// A repository and the way to it.
 #[derive(Debug)]
@@ -242,9 +244,10 @@ impl Repository {
             }
         });
         let job = JobControl::new(0, handler, Box::new(move || asked.is_cancelled()));
-        let report = backup(&self.repository, options, sources, &job, observer)
-            .map_err(|error| if control.is_cancelled() { Error::Interrupted } else { told(error) })?;
+        let _lock = self.shared(control)?;
+        let report = backup(&self.repository, options, sources, &job, observer);
         control.check()?;
+        let report = report.map_err(told)?;
         let BackupReport { verdict, snapshot, tree, .. } = report;
         match (verdict, snapshot, tree) {
             (Verdict::Complete, Some(_), Some(tree)) => self.tar_length(&tree),
@@ -252,7 +255,7 @@ impl Repository {
             (_, snapshot, _) => {
                 // As a tar is not written either when a part of it cannot be read.
                 if let Some(id) = snapshot {
-                    self.forget(&[id])?;
+                    self.forget(&[id], control)?;
                 }
                 let first = observer.failed.lock().take().or_else(|| messages.lock().first().cloned());
                 let first = first.unwrap_or_else(|| "the backup had errors".to_owned());
@@ -278,6 +281,21 @@ impl Repository {
         Ok(Arc::new(Reader::new(Arc::clone(&self.repository), Arc::new(index))))
     }
 
+    /// A lock that others may have beside us; waits for whoever needs the repository for itself.
+    fn shared(&self, control: &Control) -> Result<Lock> {
+        patiently(control, || self.repository.lock(false, None)).map_err(told)
+    }
+
+    /// Keeps others from tidying up what is being read. Where no lock can be left, as on a medium that is read only, nobody
+    /// can tidy up either.
+    fn reading(&self, control: &Control) -> Result<Option<Lock>> {
+        match patiently(control, || self.repository.lock(false, None)) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(RepositoryError::Store(_)) => Ok(None),
+            Err(error) => Err(told(error)),
+        }
+    }
+
     fn tar_length(&self, tree: &Id) -> Result<u64> {
         tar_length(&*self.reader()?, tree, &Control::default())
     }
@@ -296,6 +314,7 @@ impl Repository {
     /// # Errors
     /// The repository's, the file's; nothing is at `out` then. [`Error::Interrupted`].
     pub fn download(&self, stored_name: &str, out: &Path, control: &Control) -> Result<bool> {
+        let _lock = self.reading(control)?;
         let snapshots = self.snapshots(stored_name)?;
         let Some((_, snapshot)) = snapshots.first() else { return Ok(false) };
         let reader = self.reader()?;
@@ -312,6 +331,7 @@ impl Repository {
     /// # Errors
     /// Something could not be restored: it is named, the rest is there. The repository's. [`Error::Interrupted`].
     pub fn restore(&self, stored_name: &str, folder: &Path, control: &Control) -> Result<bool> {
+        let _lock = self.reading(control)?;
         let snapshots = self.snapshots(stored_name)?;
         let Some((_, snapshot)) = snapshots.first() else { return Ok(false) };
         let options = RestoreOptions { target: folder.to_owned(), skip_internal: true, ..RestoreOptions::default() };
@@ -330,11 +350,11 @@ impl Repository {
         )))
     }
 
-    fn forget(&self, ids: &[Id]) -> Result<()> {
+    fn forget(&self, ids: &[Id], control: &Control) -> Result<()> {
         if ids.is_empty() {
             return Ok(());
         }
-        let lock = self.repository.lock(false, Some(LOCK_PATIENCE)).map_err(told)?;
+        let lock = self.shared(control)?;
         self.repository.store().delete_all(ObjectKind::Snapshot, ids).map_err(Error::Store)?;
         drop(lock);
         Ok(())
@@ -344,9 +364,9 @@ impl Repository {
     ///
     /// # Errors
     /// The repository's.
-    pub fn delete(&self, stored_name: &str) -> Result<()> {
+    pub fn delete(&self, stored_name: &str, control: &Control) -> Result<()> {
         let ids: Vec<Id> = self.snapshots(stored_name)?.into_iter().map(|(id, _)| id).collect();
-        self.forget(&ids)
+        self.forget(&ids, control)
     }
 
     /// The stored names, in order.
@@ -367,10 +387,28 @@ impl Repository {
     /// # Errors
     /// Somebody else uses the repository; the repository's. [`Error::Interrupted`].
     pub fn prune(&self, control: &Control) -> Result<()> {
-        let options = PruneOptions { retry_lock: Some(LOCK_PATIENCE), ..PruneOptions::default() };
-        let done = prune(&self.repository, &options, &Pruning(control), &mut |_| {});
+        let options = PruneOptions::default();
+        let done = patiently(control, || prune(&self.repository, &options, &Pruning(control), &mut |_| {}));
         control.check()?;
         done.map(drop).map_err(told)
+    }
+}
+
+/// Tries until nobody else's lock is in the way, or patience ends, or somebody gives up.
+fn patiently<T>(
+    control: &Control,
+    work: impl Fn() -> std::result::Result<T, RepositoryError>,
+) -> std::result::Result<T, RepositoryError> {
+    let began = Instant::now();
+    loop {
+        match work() {
+            Err(RepositoryError::Locked(_) | RepositoryError::NotCommitted(_))
+                if began.elapsed() < LOCK_PATIENCE && !control.is_cancelled() =>
+            {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            done => return done,
+        }
     }
 }
 

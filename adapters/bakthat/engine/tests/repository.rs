@@ -177,8 +177,8 @@ fn what_is_deleted_is_forgotten_and_prune_gives_its_room_back() {
     let (site, place) = (site(folder.path()), folder.path().join("repository"));
     let repository = open(&place);
     backup(&repository, &site, "one");
-    repository.delete("one").unwrap();
-    repository.delete("one").unwrap();
+    repository.delete("one", &Control::default()).unwrap();
+    repository.delete("one", &Control::default()).unwrap();
     assert!(repository.list().unwrap().is_empty());
     repository.prune(&Control::default()).unwrap();
     assert_eq!(fs::read_dir(place.join("snapshots")).unwrap().count(), 0);
@@ -209,4 +209,29 @@ fn a_wrong_password_and_a_missing_repository_are_told_apart() {
     assert!(open(PASSWORD, false).unwrap_err().to_string().contains("no repository"));
     open(PASSWORD, true).unwrap();
     assert!(matches!(open(b"other", true), Err(Error::WrongPassword(_))));
+}
+
+#[test]
+fn what_is_read_is_under_a_lock_and_none_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let (site, place) = (site(folder.path()), folder.path().join("repository"));
+    let repository = open(&place);
+    backup(&repository, &site, "one");
+    let store = Arc::new(backstay_stores::LocalStore::new(&place));
+    let other = Arc::new(Opened::open(store, PASSWORD).unwrap());
+    let alone = other.lock(true, None).unwrap();
+    std::thread::scope(|scope| {
+        let (reading, saving) = (
+            scope.spawn(|| repository.download("one", &folder.path().join("out"), &Control::default())),
+            scope.spawn(|| backup(&repository, &site, "two")),
+        );
+        std::thread::sleep(std::time::Duration::from_millis(800));
+        assert!(!folder.path().join("out").exists());
+        assert_eq!(repository.list().unwrap(), ["one"]);
+        drop(alone);
+        assert!(reading.join().unwrap().unwrap());
+        saving.join().unwrap();
+    });
+    assert_eq!(repository.list().unwrap(), ["one", "two"]);
+    assert_eq!(fs::read_dir(place.join("locks")).unwrap().count(), 0);
 }

@@ -116,7 +116,7 @@ impl Repository {
     }
 
     fn delete(&self, py: Python<'_>, stored_filename: String) -> PyResult<()> {
-        run(py, None, None, |_, _| self.engine.delete(&stored_filename))
+        run(py, None, None, |control, _| self.engine.delete(&stored_filename, control))
     }
 
     fn list(&self, py: Python<'_>) -> PyResult<Vec<String>> {

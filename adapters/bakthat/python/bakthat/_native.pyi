@@ -123,7 +123,8 @@ class ObjectStore:
         """Asks for an object to come back from S3's archive classes: `requested`, `ongoing` or `ready`."""
 
 class Repository:
-    """A Backstay repository: each backup is a snapshot, tagged `bakthat:<stored_filename>`."""
+    """A Backstay repository: each backup is a snapshot, tagged `bakthat:<stored_filename>`. Whoever needs the repository for itself (a
+    prune, for seconds) is waited for, up to ten minutes."""
 
     def __init__(
         self, location: str, password: Union[str, bytes], *, create: bool = True, options: Sequence[str] = ()

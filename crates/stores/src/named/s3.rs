@@ -203,8 +203,14 @@ impl S3 {
         };
         let make = || self.sign(self.ask("PUT", None, "").body(body.clone()));
         match http.call("create", "", &make, &[], watch) {
-            // Somebody else of ours was faster.
-            Err(NamedError::Store(error)) if error.text.contains("BucketAlreadyOwnedByYou") => Ok(()),
+            Err(NamedError::Store(error)) if error.text.contains("BucketAlready") => {
+                // Another process of ours was faster; or somebody else has a bucket of this name, which we may not look at.
+                let look = || self.sign(self.ask("HEAD", None, ""));
+                match http.call("look at", "", &look, &[403], watch)?.status {
+                    403 => Err(error.into()),
+                    _ => Ok(()),
+                }
+            }
             other => other.map(drop),
         }
     }
