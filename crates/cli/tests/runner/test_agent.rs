@@ -29,7 +29,12 @@ fn configure(world: &World) -> PathBuf {
 fn stream(world: &World, name: &str) -> Child {
     let mut command = Command::new(plugin());
     command.arg("backup_data").arg(world.path("c.yaml")).arg(format!("/data/backups/{}/{T}/{name}", &T[..8]));
-    command.env("HOME", world.path("home")).stdin(Stdio::piped()).spawn().unwrap()
+    alike(&mut command, world).stdin(Stdio::piped()).spawn().unwrap()
+}
+
+/// With the environment of everybody who shall share an agent.
+fn alike<'a>(command: &'a mut Command, world: &World) -> &'a mut Command {
+    command.env_clear().env("HOME", world.path("home")).env("PATH", "/usr/bin:/bin")
 }
 
 fn store(world: &World, name: &str) {
@@ -65,13 +70,12 @@ fn agents_are_listed_and_asked_to_end() {
 fn an_agent_can_run_in_the_foreground_and_there_is_one() {
     let world = World::empty();
     let config = configure(&world);
-    let mut agent = Command::new(env!("CARGO_BIN_EXE_backstay"))
-        .arg("agent")
-        .arg(&config)
-        .env("HOME", world.path("home"))
-        .env_remove("XDG_STATE_HOME")
-        .spawn()
-        .unwrap();
+    let foreground = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_backstay"));
+        alike(&mut command, &world).arg("agent").arg(&config);
+        command
+    };
+    let mut agent = foreground().spawn().unwrap();
     let status = || {
         let assert = world.bare().args(["agent", "--status"]).arg(&config).assert().success();
         stdout(assert.get_output())
@@ -81,8 +85,7 @@ fn an_agent_can_run_in_the_foreground_and_there_is_one() {
     }
     store(&world, "x");
     assert!(status().contains(&format!("process {} runs", agent.id())), "{}", status());
-    let mut second = world.bare();
-    second.env_remove("XDG_STATE_HOME").arg("agent").arg(&config);
+    let second = assert_cmd::Command::from_std(foreground());
     fails_with(second, 1, &["an agent of this configuration runs already"]);
     // A signal asks for its end: the stream that it has in its hands comes first.
     let mut stream = stream(&world, "stream");

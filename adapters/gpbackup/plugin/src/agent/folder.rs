@@ -25,8 +25,10 @@ use crate::{Failure, log};
 
 /// Variables of the environment from which stores take credentials and addresses: by how their names begin, and by name.
 const PREFIXES: &[&str] =
-    &["AWS_", "AZURE_", "GOOGLE_", "OS_", "ST_", "SWIFT_", "B2_", "WEBDAV_", "RESTIC_", "BACKSTAY_"];
+    &["AWS_", "AZURE_", "GOOGLE_", "OS_", "ST_", "SWIFT_", "B2_", "WEBDAV_", "RESTIC_REST_", "BACKSTAY_REST_"];
 const NAMES: &[&str] = &[
+    "BACKSTAY_CACHE_DIR",
+    "RESTIC_CACERT",
     "HOME",
     "XDG_CACHE_HOME",
     "XDG_CONFIG_HOME",
@@ -219,10 +221,9 @@ fn variables() -> impl Iterator<Item = (String, Vec<u8>)> {
     all.into_iter()
 }
 
-/// The password is in the digest as it is, wherever it came from.
+/// Passwords of repositories are none of them: what was found for one is in the digest as it is.
 fn is_credential(name: &str) -> bool {
-    !name.starts_with("BACKSTAY_PASSWORD")
-        && (NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The environment that an agent is started with: what makes it this one, and what any program needs.
