@@ -11,7 +11,7 @@ use crate::limit::{Bandwidth, LimitedStore};
 use crate::local::LocalStore;
 use crate::options::{Settings, StoreOptions};
 use crate::rest::{RestOptions, RestStore};
-use crate::retry::RetryStore;
+use crate::retry::{RetryStore, Retrying};
 #[cfg(feature = "opendal")]
 use crate::secret::Secret;
 
@@ -75,7 +75,10 @@ pub fn open_foreign(address: &str, options: &StoreOptions) -> Result<crate::Fore
         answered: Arc::default(),
     };
     match Address::parse(address)? {
-        Address::S3(bucket) => Ok(crate::ForeignObjects::new(crate::s3::parts(&bucket, &making)?)),
+        Address::S3(bucket) => {
+            let retrying = Retrying::new(options.retry_time, options.notice.clone());
+            Ok(crate::ForeignObjects::new(crate::s3::parts(&bucket, &making)?, retrying))
+        }
         _ => Err(OpenError::Option("objects of other programs are read from s3: addresses only".to_owned())),
     }
 }

@@ -2,21 +2,18 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::time::Duration;
 
 use backstay_core::{Retry, StoreError, StoreErrorKind};
 use opendal::options::ReadOptions;
 use opendal::{ErrorKind, Operator};
 
 use super::{Failed, ObjectStore, Parts};
-
-/// How often a call is made that fails for a while, and the pause after the first time; each next one is twice as long.
-const ATTEMPTS: u32 = 6;
-const PAUSE: Duration = Duration::from_millis(500);
+use crate::retry::Retrying;
 
 /// The objects below a folder.
 pub struct ForeignObjects {
     store: ObjectStore,
+    retrying: Retrying,
 }
 
 impl fmt::Debug for ForeignObjects {
@@ -26,8 +23,8 @@ impl fmt::Debug for ForeignObjects {
 }
 
 impl ForeignObjects {
-    pub(crate) fn new(parts: Parts) -> Self {
-        Self { store: ObjectStore::new(parts) }
+    pub(crate) fn new(parts: Parts, retrying: Retrying) -> Self {
+        Self { store: ObjectStore::new(parts), retrying }
     }
 
     /// An object's size in bytes, or none if it is not there.
@@ -36,7 +33,7 @@ impl ForeignObjects {
     /// [`StoreError`]; also when there is no bucket.
     pub fn size(&self, path: &str) -> Result<Option<u64>, StoreError> {
         let whole = self.path(path);
-        let looked = again(|| {
+        let looked = self.again(|| {
             self.store.call("look at", &whole, None, async |operator: Operator, _| match operator.stat(&whole).await {
                 Ok(there) => Ok(Some(there.content_length())),
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -58,7 +55,7 @@ impl ForeignObjects {
         if range.is_empty() {
             return Ok(Vec::new());
         }
-        again(|| {
+        self.again(|| {
             let bytes = self.store.call("read", &whole, None, async |operator: Operator, _| {
                 let options = ReadOptions { range: range.clone().into(), ..ReadOptions::default() };
                 Ok(operator.read_options(&whole, options).await?.to_vec())
@@ -78,14 +75,14 @@ impl ForeignObjects {
     /// [`StoreError`]; some may be deleted then.
     pub fn delete_below(&self, folder: &str) -> Result<usize, StoreError> {
         let whole = format!("{}/", self.path(folder).trim_end_matches('/'));
-        let listed = again(|| {
+        let listed = self.again(|| {
             self.store.call("list", &whole, None, async |operator: Operator, _| {
                 self.store.list_all(operator, &whole, true).await
             })
         })?;
         for (name, _) in &listed {
             let path = format!("{whole}{name}");
-            again(|| {
+            self.again(|| {
                 self.store.call("delete", &path, None, async |operator: Operator, _| {
                     operator.delete(&path).await.map_err(Failed::from)
                 })
@@ -94,22 +91,11 @@ impl ForeignObjects {
         Ok(listed.len())
     }
 
+    fn again<T>(&self, work: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.retrying.again(None, |_| work())
+    }
+
     fn path(&self, path: &str) -> String {
         format!("{}{path}", self.store.parts.folder)
     }
-}
-
-fn again<T>(work: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    let mut pause = PAUSE;
-    for _ in 1..ATTEMPTS {
-        match work() {
-            Err(error) if error.retry != Retry::Never => {
-                let asked = if let Retry::Throttled(Some(wait)) = error.retry { wait } else { pause };
-                std::thread::sleep(asked.max(pause));
-                pause *= 2;
-            }
-            done => return done,
-        }
-    }
-    work()
 }
