@@ -23,6 +23,9 @@ use crate::snapshot::{Snapshot, SnapshotFilter, now};
 pub(crate) const MAX_KEYS: usize = 20;
 /// How often the index files are listed at the most, when some of them vanish before they were read.
 const LISTINGS: usize = 5;
+/// How often it is looked whether the config of a repository that somebody else makes has come, and the time between.
+const LOOKS: usize = 50;
+const LOOK: Duration = Duration::from_millis(100);
 /// Files that are loaded at the same time at the most: each thread needs some ten megabytes for a large index file.
 const LOADERS: usize = 8;
 
@@ -109,6 +112,40 @@ impl Repository {
         }
         let chunker = config.chunker(&key);
         Ok(Self { store, key, key_id, config, chunker, lock_times: LockTimes::default(), cache: None, in_turn: false })
+    }
+
+    /// Makes a repository where there is none; whether it was this call that made it. Of several that find none at the same
+    /// moment one makes it, and the others wait until it is there, as long as `go_on` says so.
+    ///
+    /// # Errors
+    /// As [`Repository::init`]; [`Error::Other`] where keys or snapshots lie without a config, and none comes.
+    pub fn init_where_missing(
+        store: &Arc<dyn Store>,
+        password: &[u8],
+        options: InitOptions,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<bool, Error> {
+        let there = || Ok::<_, Error>(store.size(ObjectKind::Config, &Id::default())?.is_some());
+        if there()? {
+            return Ok(false);
+        }
+        match Self::init(Arc::clone(store), password, options) {
+            Ok(_) => return Ok(true),
+            // Somebody else makes it at this moment: its key is there, its config comes.
+            Err(Error::Exists { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        for _ in 0..LOOKS {
+            if there()? {
+                return Ok(false);
+            }
+            if !go_on() {
+                break;
+            }
+            std::thread::sleep(LOOK);
+        }
+        let location = store.location();
+        Err(Error::Other(format!("{location} holds keys or snapshots and no config: it is no repository")))
     }
 
     /// Opens a repository with a password.

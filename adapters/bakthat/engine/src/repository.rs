@@ -124,28 +124,11 @@ impl Repository {
             ..StoreOptions::default()
         };
         let store = backstay_stores::open(location, &options).map_err(Error::other)?;
-        let there = || {
-            let size = store.size(ObjectKind::Config, &Id::default()).map_err(Error::Store)?;
-            Ok::<_, Error>(size.is_some())
-        };
-        if create && !there()? {
-            match Opened::init(Arc::clone(&store), password, InitOptions::default()) {
-                Ok(_) => {}
-                // Somebody else makes it at this moment: its key is there, its config comes.
-                Err(RepositoryError::Exists { location }) => {
-                    let mut attempts = 0;
-                    while !there()? {
-                        control.check()?;
-                        attempts += 1;
-                        if attempts > 100 {
-                            let text = "holds keys or snapshots and no config: it is no repository";
-                            return Err(Error::Other(format!("{location} {text}")));
-                        }
-                        std::thread::sleep(Duration::from_millis(100));
-                    }
-                }
-                Err(error) => return Err(told(error)),
-            }
+        if create {
+            let go_on = || !control.is_cancelled();
+            let made = Opened::init_where_missing(&store, password, InitOptions::default(), &go_on);
+            control.check()?;
+            made.map_err(told)?;
         }
         let cache = IndexCache::usual_folder().map(IndexCache::new);
         let opened = Opened::open_with(store, password, &OpenOptions { cache, ..OpenOptions::default() });

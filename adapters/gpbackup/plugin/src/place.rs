@@ -105,31 +105,11 @@ impl Place {
         }
         // Hundreds of processes of a host may be here at once.
         let _alone = Alone::begin("init");
-        if self.exists()? {
-            return self.open();
+        let made = Repository::init_where_missing(&self.store, &self.password()?, InitOptions::default(), &|| true);
+        if made.map_err(|error| told(&error))? {
+            log::info(&format!("made a repository at {}", self.store.location()));
         }
-        match Repository::init(Arc::clone(&self.store), &self.password()?, InitOptions::default()) {
-            Ok(_) => {
-                log::info(&format!("made a repository at {}", self.store.location()));
-                self.open()
-            }
-            Err(Error::Exists { .. }) => self.wait_for_other(),
-            Err(error) => Err(told(&error)),
-        }
-    }
-
-    /// Somebody else makes the repository at this moment: its key is there, its config comes.
-    fn wait_for_other(&self) -> Result<Arc<Repository>, Failure> {
-        for _ in 0..50 {
-            if self.exists()? {
-                return self.open();
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Err(Failure::new(format!(
-            "{} holds keys or snapshots and no config: it is no repository",
-            self.store.location()
-        )))
+        self.open()
     }
 
     fn cache(&self) -> Option<IndexCache> {
