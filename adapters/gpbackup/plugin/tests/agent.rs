@@ -10,6 +10,10 @@ use std::time::Duration;
 use backstay_gpbackup_plugin::agent::{self, Status};
 use rustix::process::{Pid, Signal, kill_process};
 
+#[path = "lines/random.rs"]
+mod random;
+use random::random;
+
 const T: &str = "20240131120000";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_backstay_gpbackup_plugin");
 
@@ -127,19 +131,6 @@ fn peak(process: &Status) -> u64 {
 
 fn open_descriptors(process: &Status) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", process.pid)).unwrap().count()
-}
-
-fn random(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
 }
 
 #[test]

@@ -13,6 +13,9 @@ use backstay_gpbackup_plugin::agent;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::AGENT;
+use random::random;
+
+mod random;
 
 const T: &str = "20240131120000";
 const U: &str = "20240131120001";
@@ -175,20 +178,6 @@ impl Drop for Host {
             let _ = agent::stop_all(&self.path("agents"));
         }
     }
-}
-
-/// Bytes that repeat nowhere.
-fn random(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
 }
 
 #[test]
