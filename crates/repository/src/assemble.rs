@@ -5,7 +5,7 @@
 //! entries fit in a few buffers. Path components are kept apart by a zero byte while sorting: names cannot hold one,
 //! and `a`'s children then come right behind `a`, before `a!`.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, Write};
@@ -16,7 +16,7 @@ use backstay_core::{FileKind, Id, Time};
 use crate::error::Error;
 use crate::pack::BlobKind;
 use crate::tree::Node;
-use crate::writer::Writer;
+use crate::writer::{Later, Writer};
 
 /// Bytes of nodes in memory before they are sorted and spilled.
 const SPILL_AT: usize = 16 << 20;
@@ -43,7 +43,9 @@ pub struct Assembler {
     records: Vec<Record>,
     runs: Vec<File>,
     /// The run that is being written.
-    spilling: Option<JoinHandle<std::io::Result<File>>>,
+    spilling: Option<JoinHandle<std::io::Result<Spilled>>>,
+    /// What the run before it was written from, to be filled again.
+    spare: Option<(Vec<u8>, Vec<Record>)>,
     sequence: u64,
     generation: u32,
     sources: u32,
@@ -59,6 +61,14 @@ struct Record {
     sequence: u64,
     generation: u32,
     kind: NodeKind,
+}
+
+/// A run that was written, and the memory that it came from.
+#[derive(Debug)]
+struct Spilled {
+    run: File,
+    arena: Vec<u8>,
+    records: Vec<Record>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,13 +196,24 @@ impl Assembler {
         self.await_spill()?;
         let runs = std::mem::take(&mut self.runs);
         let mut merge = Merge::new(runs, Memory { arena: &self.arena, records: &self.records, next: 0 })?;
-        let mut builder =
-            Builder { writer, open: vec![Frame::root()], misfits: Vec::new(), root: Vec::new(), last_placed: None };
+        let mut builder = Builder {
+            open: vec![Frame::root()],
+            misfits: Vec::new(),
+            root: Vec::new(),
+            last_placed: None,
+            trees: writer.later(),
+        };
         while let Some(first) = merge.next()? {
+            if first.kind != NodeKind::Gone && !merge.has_next(&first.key) {
+                builder.place(first)?;
+                continue;
+            }
             let key = first.key.clone();
             let mut item = (first.kind != NodeKind::Gone).then_some(first);
-            while let Some(same) = merge.next_if(|next| next.key == key)? {
-                item = builder.later(item, same);
+            while merge.has_next(&key) {
+                if let Some(same) = merge.next()? {
+                    item = builder.later(item, same);
+                }
             }
             if let Some(item) = item {
                 builder.place(item)?;
@@ -204,10 +225,12 @@ impl Assembler {
     /// Writes what is in memory to a run, beside whatever comes next. One at a time: there are never more than two arenas.
     fn spill(&mut self) -> Result<(), Error> {
         self.await_spill()?;
-        let (arena, mut records) = (std::mem::take(&mut self.arena), std::mem::take(&mut self.records));
+        let (arena, records) = self.spare.take().unwrap_or_default();
+        let arena = std::mem::replace(&mut self.arena, arena);
+        let mut records = std::mem::replace(&mut self.records, records);
         let spill = move || {
             sort(&arena, &mut records);
-            write_run(&arena, &records)
+            write_run(&arena, &records).map(|run| Spilled { run, arena, records })
         };
         let thread = std::thread::Builder::new().name("spill".to_owned()).spawn(spill).map_err(spill_error)?;
         self.spilling = Some(thread);
@@ -216,8 +239,12 @@ impl Assembler {
 
     fn await_spill(&mut self) -> Result<(), Error> {
         if let Some(thread) = self.spilling.take() {
-            let run = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            self.runs.push(run.map_err(spill_error)?);
+            let spilled = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let Spilled { run, mut arena, mut records } = spilled.map_err(spill_error)?;
+            self.runs.push(run);
+            arena.clear();
+            records.clear();
+            self.spare = Some((arena, records));
         }
         Ok(())
     }
@@ -311,10 +338,41 @@ fn ids(bytes: &[u8]) -> Vec<Id> {
         .collect()
 }
 
-/// The heads of all runs, smallest first.
+/// The next record of one run. The smallest is the one that comes first: by key, then by when it was added.
+struct Head {
+    item: Item,
+    run: usize,
+}
+
+impl Head {
+    fn order(&self) -> (&[u8], u64) {
+        (&self.item.key, self.item.sequence)
+    }
+}
+
+impl Ord for Head {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+impl PartialOrd for Head {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Head {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Head {}
+
+/// All runs and what never left memory, as one.
 struct Merge<'a> {
-    heap: BinaryHeap<Reverse<(Vec<u8>, u64, usize)>>,
-    heads: Vec<Option<Item>>,
+    heads: BinaryHeap<Reverse<Head>>,
     runs: Vec<BufReader<File>>,
     memory: Memory<'a>,
 }
@@ -323,44 +381,42 @@ impl<'a> Merge<'a> {
     fn new(runs: Vec<File>, memory: Memory<'a>) -> Result<Self, Error> {
         let count = runs.len() + 1;
         let mut merge = Self {
-            heap: BinaryHeap::new(),
-            heads: std::iter::repeat_with(|| None).take(count).collect(),
+            heads: BinaryHeap::with_capacity(count),
             runs: runs.into_iter().map(|run| BufReader::with_capacity(256 << 10, run)).collect(),
             memory,
         };
-        for source in 0..count {
-            merge.advance(source)?;
+        for run in 0..count {
+            if let Some(item) = merge.read(run)? {
+                merge.heads.push(Reverse(Head { item, run }));
+            }
         }
         Ok(merge)
     }
 
-    fn advance(&mut self, source: usize) -> Result<(), Error> {
-        let item = match self.runs.get_mut(source) {
-            Some(run) => read_item(run).map_err(spill_error)?,
-            None => self.memory.next(),
-        };
-        if let Some(item) = &item {
-            self.heap.push(Reverse((item.key.clone(), item.sequence, source)));
+    fn read(&mut self, run: usize) -> Result<Option<Item>, Error> {
+        match self.runs.get_mut(run) {
+            Some(run) => read_item(run).map_err(spill_error),
+            None => Ok(self.memory.next()),
         }
-        self.heads[source] = item;
-        Ok(())
     }
 
     fn next(&mut self) -> Result<Option<Item>, Error> {
-        let Some(Reverse((_, _, source))) = self.heap.pop() else {
-            return Ok(None);
+        let Some(Reverse(Head { run, .. })) = self.heads.peek() else { return Ok(None) };
+        let run = *run;
+        let following = self.read(run)?;
+        let head = match following {
+            // What comes next takes the place of what leaves, which sorts once.
+            Some(item) => {
+                self.heads.peek_mut().map(|mut top| std::mem::replace(&mut *top, Reverse(Head { item, run })))
+            }
+            None => self.heads.pop(),
         };
-        let item = self.heads[source].take();
-        self.advance(source)?;
-        Ok(item)
+        Ok(head.map(|Reverse(head)| head.item))
     }
 
-    fn next_if(&mut self, wanted: impl Fn(&Item) -> bool) -> Result<Option<Item>, Error> {
-        let source = match self.heap.peek() {
-            Some(Reverse((_, _, source))) => *source,
-            None => return Ok(None),
-        };
-        if self.heads[source].as_ref().is_some_and(wanted) { self.next() } else { Ok(None) }
+    /// Whether the next record has this key.
+    fn has_next(&self, key: &[u8]) -> bool {
+        self.heads.peek().is_some_and(|Reverse(head)| head.item.key == key)
     }
 }
 
@@ -418,13 +474,14 @@ impl Frame {
 }
 
 struct Builder<'a> {
-    writer: &'a Writer,
     open: Vec<Frame>,
     misfits: Vec<Misfit>,
     /// Names and nodes of the root directory: one more may join them at the end.
     root: Vec<(Vec<u8>, Vec<u8>)>,
     /// The latest entry that can have no children here: whatever comes below it fits nowhere.
     last_placed: Option<Vec<u8>>,
+    /// Trees on their way.
+    trees: Later<'a>,
 }
 
 impl Builder<'_> {
@@ -520,12 +577,8 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn save(&self, children: &[u8]) -> Result<Id, Error> {
-        let mut tree = Vec::with_capacity(children.len() + 14);
-        tree.extend_from_slice(b"{\"nodes\":[");
-        tree.extend_from_slice(children);
-        tree.extend_from_slice(b"]}\n");
-        self.writer.save(BlobKind::Tree, &tree)
+    fn save(&mut self, children: &[u8]) -> Result<Id, Error> {
+        self.trees.save(BlobKind::Tree, &[b"{\"nodes\":[", children, b"]}\n"])
     }
 
     fn finish(mut self, extra: impl FnOnce(Vec<Misfit>) -> Result<Option<Node>, Error>) -> Result<Id, Error> {
@@ -548,7 +601,9 @@ impl Builder<'_> {
         for (_, json) in &self.root {
             frame.push(json);
         }
-        self.save(&frame.children)
+        let root = self.save(&frame.children)?;
+        self.trees.wait()?;
+        Ok(root)
     }
 }
 

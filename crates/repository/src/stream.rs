@@ -13,9 +13,6 @@ use crate::writer::{ChunkJob, Slots, Writer};
 /// Bytes asked of a descriptor at a time.
 const READ_SIZE: usize = 1 << 20;
 
-/// Contents of a buffer that is kept for small files, in bytes.
-const SMALL_BUFFER: usize = 64 << 10;
-
 /// A chunk in the making. Used buffers keep their length, so that no byte is zeroed twice.
 #[derive(Debug, Default)]
 pub(crate) struct ChunkBuffer {
@@ -24,6 +21,9 @@ pub(crate) struct ChunkBuffer {
 }
 
 impl ChunkBuffer {
+    /// Contents of a buffer that is kept for small files, in bytes.
+    pub(crate) const SMALL: usize = 64 << 10;
+
     pub(crate) fn filled(&self) -> &[u8] {
         &self.bytes[..self.filled]
     }
@@ -41,7 +41,7 @@ impl ChunkBuffer {
         &mut self.bytes[self.filled..end]
     }
 
-    fn push(&mut self, data: &[u8]) {
+    pub(crate) fn push(&mut self, data: &[u8]) {
         let used = (self.bytes.len() - self.filled).min(data.len());
         let (over, behind) = data.split_at(used);
         self.bytes[self.filled..][..used].copy_from_slice(over);
@@ -56,7 +56,7 @@ impl ChunkBuffer {
 
     /// Whether it holds no more than a small file.
     pub(crate) fn is_small(&self) -> bool {
-        self.bytes.len() <= SMALL_BUFFER
+        self.bytes.len() <= Self::SMALL
     }
 }
 
@@ -212,7 +212,7 @@ impl ContentWriter {
     /// Sees to a buffer before the first bytes come, that many.
     fn expect(&mut self, count: usize) {
         if self.buffer.is_new() {
-            self.buffer = self.writer.chunk_buffer(count <= SMALL_BUFFER);
+            self.buffer = self.writer.buffer_for(count);
         }
     }
 
@@ -229,7 +229,7 @@ impl ContentWriter {
 
     /// Sends the first `length` bytes of the buffer away and keeps the rest.
     fn emit(&mut self, length: usize) -> Result<(), Error> {
-        let mut rest = self.writer.chunk_buffer(false);
+        let mut rest = self.writer.chunk_buffer();
         rest.push(&self.buffer.filled()[length..]);
         self.buffer.filled = length;
         let sent = self.submit_buffer();
@@ -247,7 +247,7 @@ impl ContentWriter {
             return Ok(());
         }
         let slot = self.slots.reserve();
-        self.writer.submit(ChunkJob { data, slot, slots: Arc::clone(&self.slots) })
+        self.writer.submit(ChunkJob { data, named: None, slot, slots: Arc::clone(&self.slots) })
     }
 }
 

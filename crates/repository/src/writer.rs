@@ -149,9 +149,11 @@ impl Drop for Whole<'_> {
     }
 }
 
-/// A chunk of a single stream on its way through the writer's threads.
+/// A blob on its way through the writer's threads.
 pub(crate) struct ChunkJob {
     pub(crate) data: ChunkBuffer,
+    /// What it is, where somebody has hashed it already; data otherwise.
+    pub(crate) named: Option<(BlobKind, Id)>,
     pub(crate) slot: usize,
     pub(crate) slots: Arc<Slots>,
 }
@@ -473,12 +475,12 @@ impl Writer {
             let weak = Arc::downgrade(&writer);
             let alive = Alive(Arc::clone(&waiting));
             threads.push(spawn("chunks", move || {
-                for ChunkJob { data, slot, slots } in jobs {
+                for ChunkJob { data, named, slot, slots } in jobs {
                     alive.0.taken(data.filled().len());
                     let result = match weak.upgrade() {
                         // Whoever waits for this chunk must not wait for ever.
                         Some(writer) => {
-                            let saving = AssertUnwindSafe(|| writer.save(BlobKind::Data, data.filled()));
+                            let saving = AssertUnwindSafe(|| writer.save_as(named, data.filled()));
                             catch_unwind(saving).unwrap_or_else(|_| Err(Error::Other(DIED.to_owned())))
                         }
                         None => Err(Error::Other("the writer ended before its chunks".to_owned())),
@@ -518,9 +520,18 @@ impl Writer {
     /// # Errors
     /// The store's first error, once it happened, for every later call too.
     pub fn save(&self, kind: BlobKind, data: &[u8]) -> Result<Id, Error> {
-        let id = Id::of(data);
+        self.save_as(Some((kind, Id::of(data))), data)
+    }
+
+    fn save_as(&self, named: Option<(BlobKind, Id)>, data: &[u8]) -> Result<Id, Error> {
+        let (kind, id) = named.unwrap_or_else(|| (BlobKind::Data, Id::of(data)));
         self.save_named(kind, id, data)?;
         Ok(id)
+    }
+
+    /// Blobs whose ids are needed at once, and which the writer's threads store meanwhile.
+    pub(crate) fn later(&self) -> Later<'_> {
+        Later { writer: self, slots: Arc::default(), sent: 0 }
     }
 
     /// Stores the tree of these nodes, sorted by name as the format demands.
@@ -629,8 +640,8 @@ impl Writer {
     /// Hands a chunk to the writer's threads; blocks while all of them are busy.
     pub(crate) fn submit(&self, job: ChunkJob) -> Result<(), Error> {
         if self.shared.repository.in_turn() {
-            let ChunkJob { data, slot, slots } = job;
-            let result = self.save(BlobKind::Data, data.filled());
+            let ChunkJob { data, named, slot, slots } = job;
+            let result = self.save_as(named, data.filled());
             self.recycle(data);
             slots.fill(slot, result);
             return self.shared.check();
@@ -645,9 +656,14 @@ impl Writer {
         self.shared.check()
     }
 
-    /// A buffer for a chunk, used before where possible; `small`: for a small file.
-    pub(crate) fn chunk_buffer(&self, small: bool) -> ChunkBuffer {
-        self.chunk_buffers.take(small)
+    /// A buffer for a chunk, used before where possible.
+    pub(crate) fn chunk_buffer(&self) -> ChunkBuffer {
+        self.chunk_buffers.take(false)
+    }
+
+    /// The same for that many bytes, all that will come.
+    pub(crate) fn buffer_for(&self, bytes: usize) -> ChunkBuffer {
+        self.chunk_buffers.take(bytes <= ChunkBuffer::SMALL)
     }
 
     pub(crate) fn recycle(&self, buffer: ChunkBuffer) {
@@ -741,6 +757,46 @@ impl Writer {
                 self.shared.failed.store(true, Ordering::Release);
             }
         }
+    }
+}
+
+/// Blobs that were handed over under their ids. They are stored, or lost, only when [`Later::wait`] has returned.
+pub(crate) struct Later<'a> {
+    writer: &'a Writer,
+    slots: Arc<Slots>,
+    sent: usize,
+}
+
+impl Later<'_> {
+    /// So many are on their way at most.
+    const MOST: usize = 4096;
+
+    /// Hands over the blob that these pieces make; blocks while too much is on its way.
+    ///
+    /// # Errors
+    /// As [`Writer::save`], of this blob or of an earlier one.
+    pub(crate) fn save(&mut self, kind: BlobKind, pieces: &[&[u8]]) -> Result<Id, Error> {
+        if self.sent == Self::MOST {
+            self.wait()?;
+        }
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        let mut data = self.writer.buffer_for(length);
+        pieces.iter().for_each(|piece| data.push(piece));
+        let id = Id::of(data.filled());
+        let job =
+            ChunkJob { data, named: Some((kind, id)), slot: self.slots.reserve(), slots: Arc::clone(&self.slots) };
+        self.sent += 1;
+        self.writer.submit(job)?;
+        Ok(id)
+    }
+
+    /// Waits until all of them are in packs.
+    ///
+    /// # Errors
+    /// The first that one of them met.
+    pub(crate) fn wait(&mut self) -> Result<(), Error> {
+        self.sent = 0;
+        self.slots.wait().map(drop)
     }
 }
 

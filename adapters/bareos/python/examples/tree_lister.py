@@ -56,6 +56,7 @@ from bareosfd import (
 )
 from BareosFdPluginBaseclass import parse_plugindef_string
 
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -63,6 +64,8 @@ WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEX
 options = {}
 extra = {}  # options that came by themselves (overrides of a backup)
 entries = None  # iterator over what is still to be saved; None before the first call of a plugin line
+directory = None  # descriptor of the folder that is being read
+leaf = ""  # name there of the object being saved
 current = ""  # path of the object being saved or restored
 attributes = None  # its extended attributes that the host has not taken yet
 direct = True
@@ -114,14 +117,33 @@ def handle_plugin_event(event):
 # Backup
 
 
-def scan(folder, problems):
+def enter(folder, problems):
+    """Makes ``folder`` the one whose names are examined and opened from here on; whether that worked."""
+    global directory
+    leave()
     try:
-        with os.scandir(folder) as found:
-            return iter(list(found))
+        directory = os.open(folder, FOLDER_FLAGS)
     except OSError as error:
-        complain(M_WARNING, f"tree_lister: can't list {folder}: {error}")
+        complain(M_WARNING, f"tree_lister: can't open {folder}: {error}")
         problems.append((folder, FT_NOOPEN))
-        return iter(())
+    return directory is not None
+
+
+def leave():
+    global directory
+    if directory is not None:
+        os.close(directory)
+        directory = None
+
+
+def scan(folder, problems):
+    if enter(folder, problems):
+        try:
+            return iter(os.listdir(directory))
+        except OSError as error:
+            complain(M_WARNING, f"tree_lister: can't list {folder}: {error}")
+            problems.append((folder, FT_NOOPEN))
+    return iter(())
 
 
 def walk(top, found):
@@ -129,31 +151,42 @@ def walk(top, found):
 
     What can not be listed or examined is announced too, as (path, type of failure): the host counts it as failed. A
     plugin that only sent a message would leave a backup behind that looks whole.
+
+    Names are looked up from their folder's descriptor, which spares the system the way to it. Only the folder that is
+    being read is open, however deep it lies.
     """
+    global leaf
     problems = []
     stack = [(top, found, scan(top, problems))]
     while stack:
         folder, found, children = stack[-1]
         while problems:
             yield problems.pop()
-        for child in children:
+        prefix = folder if folder == "/" else folder + "/"
+        for leaf in children:
+            path = prefix + leaf
             try:
-                child_found = child.stat(follow_symlinks=False)
+                child_found = os.stat(leaf, dir_fd=directory, follow_symlinks=False)
             except OSError as error:
-                complain(M_WARNING, f"tree_lister: can't examine {child.path}: {error}")
-                yield child.path, FT_NOSTAT
+                complain(M_WARNING, f"tree_lister: can't examine {path}: {error}")
+                yield path, FT_NOSTAT
                 continue
-            if child.is_dir(follow_symlinks=False):
-                stack.append((child.path, child_found, scan(child.path, problems)))
+            if stat.S_ISDIR(child_found.st_mode):
+                stack.append((path, child_found, scan(path, problems)))
                 break
-            yield child.path, child_found
+            yield path, child_found
         else:
             stack.pop()
+            leave()
             yield folder, found
+            if stack and not enter(stack[-1][0], problems):
+                # It is gone, or closed to us, while it was read: what is left of it counts as failed with it.
+                stack[-1] = (*stack[-1][:2], iter(()))
 
 
 def list_tree():
     """The whole tree, from the option ``path``; runs as far as the host asks."""
+    global leaf
     path = os.path.abspath(options["path"])
     try:
         found = os.lstat(path)
@@ -163,6 +196,7 @@ def list_tree():
     if stat.S_ISDIR(found.st_mode):
         yield from walk(path, found)
     else:
+        leaf = path
         yield path, found
 
 
@@ -230,26 +264,31 @@ def get_acl(acl):
     return bRC_OK
 
 
+def attributes_of(file, **named):
+    """Names of the extended attributes of a path or a descriptor."""
+    try:
+        return os.listxattr(file, **named)
+    except OSError as error:
+        complain(M_WARNING, f"tree_lister: can't list attributes of {current}: {error}")
+        return []
+
+
 def get_xattr(xattr):
     """Called again as long as it answers bRC_More; hands out one attribute a call."""
     global attributes
     if attributes is None:
-        try:
-            attributes = os.listxattr(current, follow_symlinks=False)
-        except OSError as error:
-            complain(M_WARNING, f"tree_lister: can't list attributes of {current}: {error}")
-            return bRC_OK
-        if not attributes:
-            return bRC_OK
-    if attributes:
-        name = attributes.pop()
-        try:
-            value = os.getxattr(current, name, follow_symlinks=False)
-        except OSError as error:
-            complain(M_WARNING, f"tree_lister: can't read attribute {name} of {current}: {error}")
-        else:
-            xattr.name = bytearray(os.fsencode(name))
-            xattr.value = bytearray(value)
+        # It was not opened.
+        attributes = attributes_of(current, follow_symlinks=False)
+    if not attributes:
+        return bRC_OK
+    name = attributes.pop()
+    try:
+        value = os.getxattr(current, name, follow_symlinks=False)
+    except OSError as error:
+        complain(M_WARNING, f"tree_lister: can't read attribute {name} of {current}: {error}")
+    else:
+        xattr.name = bytearray(os.fsencode(name))
+        xattr.value = bytearray(value)
     return bRC_More if attributes else bRC_OK
 
 
@@ -348,7 +387,7 @@ def restore_object_data(rop):
 
 def plugin_io(iop):
     """Failures are answered with ``status`` -1 and the error number: the host words the message."""
-    global descriptor, buffer
+    global attributes, descriptor, buffer
     func = iop.func
     try:
         if func == IO_READ:
@@ -363,7 +402,8 @@ def plugin_io(iop):
             if iop.flags & (os.O_WRONLY | os.O_CREAT):
                 descriptor = os.open(iop.fname, WRITE_FLAGS, 0o600)
             else:
-                descriptor = os.open(iop.fname, READ_FLAGS)
+                descriptor = os.open(leaf, READ_FLAGS, dir_fd=directory)
+                attributes = attributes_of(descriptor)
             if direct:
                 iop.filedes = descriptor
                 iop.status = iostat_do_in_core

@@ -95,20 +95,41 @@ class TreeLister(PluginCase):
         )
 
     def test_what_can_not_be_listed_or_examined_is_announced_as_failed(self):
-        denied = PermissionError(errno.EACCES, "Permission denied")
-        scandir, folder = os.scandir, str(self.tree / "a folder")
-
-        def scan(path):
-            if path == folder:
-                raise denied
-            return scandir(path)
-
-        with mock.patch("os.scandir", scan):
+        folder = str(self.tree / "a folder")
+        with self.opened_at_most(folder, 0):
             saved = job.back_up("tree_lister", f"path={self.tree}:")
         found = [(record.name, record.type) for record in saved if record.name.startswith(folder)]
         self.assertEqual(found, [(folder, fd.FT_NOOPEN), (folder + "/", fd.FT_DIREND)])
         self.assertEqual(len(self.told(fd.M_WARNING)), 1)
         self.assertEqual(len(saved), 7)
+
+    def test_a_folder_that_is_closed_to_us_halfway_is_announced_as_failed(self):
+        folder = str(self.tree / "a folder")
+        with self.opened_at_most(folder, 1):
+            saved = job.back_up("tree_lister", f"path={self.tree}:")
+        found = [(record.name, record.type) for record in saved if record.name.startswith(folder)]
+        self.assertIn((folder, fd.FT_NOOPEN), found)
+        self.assertEqual(found[-1], (folder + "/", fd.FT_DIREND))
+        self.assertIn((folder + "/inside/big", fd.FT_REG), found)
+        self.assertEqual(saved[-1].name, f"{self.tree}/")
+
+    def opened_at_most(self, folder, times):
+        """A patch: so often the folder can be opened, and then no more."""
+        really, left = os.open, [times]
+
+        def open_(path, *arguments, **named):
+            if path == folder:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise PermissionError(errno.EACCES, "Permission denied")
+            return really(path, *arguments, **named)
+
+        return mock.patch("os.open", open_)
+
+    def test_no_descriptor_stays_open(self):
+        before = set(os.listdir("/proc/self/fd"))
+        job.back_up("tree_lister", f"path={self.tree}:")
+        self.assertEqual(set(os.listdir("/proc/self/fd")), before)
 
     def test_each_plugin_line_lists_its_own_folder(self):
         import tree_lister

@@ -831,7 +831,7 @@ fn is_directory(file_type: i32) -> bool {
 
 /// The table of reference 6.1.
 fn treatment(saved: &Saved<'_>) -> Treatment {
-    let name = names::shown(&saved.name);
+    let name = String::from_utf8_lossy(&saved.name);
     match saved.file_type {
         ft::SPEC if saved.entry.stat.mode & 0o170_000 == 0o140_000 => {
             Treatment::Skip(Some((message::SKIPPED, format!("     Socket file skipped: {name}\n"))), "socket")
