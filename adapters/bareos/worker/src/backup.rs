@@ -58,11 +58,19 @@ pub(crate) struct Backup<'a> {
 pub(crate) struct Saved<'py> {
     pub(crate) file_type: i32,
     pub(crate) fname: Bound<'py, PyString>,
-    pub(crate) name: Vec<u8>,
-    pub(crate) link: Vec<u8>,
     pub(crate) entry: PluginEntry,
     pub(crate) save_time: i64,
     pub(crate) object: Option<Object>,
+}
+
+impl Saved<'_> {
+    /// `fname` for a message.
+    fn shown(&self) -> String {
+        match names::to_bytes(&self.fname) {
+            Ok(name) => names::shown(&name),
+            Err(_) => self.fname.to_string_lossy().into_owned(),
+        }
+    }
 }
 
 /// What a restore object has beside its entry.
@@ -295,14 +303,14 @@ impl<'a> Backup<'a> {
         if is_directory(saved.file_type) {
             saved.entry.name = self.directory_name(&saved);
         }
-        let name = saved.entry.name.clone();
+        let known = self.context.known().map(|known| (known, saved.entry.name.clone()));
         if self.is_unchanged(&mut saved) {
-            self.unchanged(name.clone())?;
+            self.unchanged(saved.entry.name)?;
         } else {
             self.save(py, saved)?;
         }
         let answer = self.script.call0(py, intern!(py, "end_backup_file"));
-        if let (rc::MORE | rc::OK, Some(known)) = (answer.rc(), self.context.known()) {
+        if let (rc::MORE | rc::OK, Some((known, name))) = (answer.rc(), known) {
             known.mark(&name, true);
         }
         match answer.rc() {
@@ -363,15 +371,14 @@ impl<'a> Backup<'a> {
         let file_type = i32::try_from(packet.integer(save::TYPE)).unwrap_or(0);
         let is_object = matches!(file_type, ft::RESTORE_FIRST | ft::PLUGIN_CONFIG | ft::PLUGIN_CONFIG_FILLED);
         let object = if is_object { Some(read_object(packet)?) } else { None };
-        let raw_name = names::to_bytes(&fname)?;
         let delta = packet.integer(save::DELTA_SEQ);
         let delta_sequence = if option_bit::is_on(flags, option_bit::DELTA) { delta + 1 } else { 0 };
         let entry = PluginEntry {
             definition,
             file_index: 0,
             file_type,
-            name: raw_name.clone(),
-            link: link.clone(),
+            name: names::to_bytes(&fname)?,
+            link,
             link_file_index: 0,
             stat: stat_fields(&statp),
             flags,
@@ -379,7 +386,7 @@ impl<'a> Backup<'a> {
             no_read: packet.flag(save::NO_READ),
         };
         let save_time = if is_object { 0 } else { packet.integer(save::SAVE_TIME) };
-        Ok(Saved { file_type, fname, name: raw_name, link, entry, save_time, object })
+        Ok(Saved { file_type, fname, entry, save_time, object })
     }
 
     /// Saves one object, or says why not (reference 4.3, 6.1).
@@ -447,12 +454,12 @@ impl<'a> Backup<'a> {
 
     /// A directory is stored under its `link`, with a slash at its end.
     fn directory_name(&self, saved: &Saved<'_>) -> Vec<u8> {
-        let mut name = saved.link.clone();
+        let mut name = saved.entry.link.clone();
         if name.is_empty() {
-            name.clone_from(&saved.name);
+            name.clone_from(&saved.entry.name);
             self.context.message(
                 message::WARNING,
-                format!("The directory {} has no link in its packet; its fname is used.\n", names::shown(&saved.name)),
+                format!("The directory {} has no link in its packet; its fname is used.\n", saved.shown()),
             );
         }
         if !name.ends_with(b"/") {
@@ -497,7 +504,7 @@ impl<'a> Backup<'a> {
             let opened = calls::open(py, self.script, &fname, flags, 0)?;
             result = match opened {
                 Opened::Failed(errno) => {
-                    let text = format!("Cannot open \"{}\": ERR={}.", names::shown(&saved.name), error_text(errno));
+                    let text = format!("Cannot open \"{}\": ERR={}.", saved.shown(), error_text(errno));
                     self.context.not_saved(format!("     {text}\n"));
                     return Ok(Err(Failure { errno, message: text }));
                 }
@@ -521,13 +528,13 @@ impl<'a> Backup<'a> {
     ) -> Result<Result<(), Failure>, HostGone> {
         match self.read_small(py, number)? {
             Small::Whole => return Ok(Ok(())),
-            Small::Failed(errno) => return Ok(Err(self.read_error(&saved.name, errno, ""))),
+            Small::Failed(errno) => return Ok(Err(self.read_error(saved, errno, ""))),
             Small::Stopped => return Ok(Err(Failure { errno: 0, message: self.context.reason() })),
             Small::Rest => {}
         }
         let descriptor = match descriptors::duplicate(number) {
             Ok(descriptor) => descriptor,
-            Err(error) => return Ok(Err(self.read_error(&saved.name, error.raw_os_error().unwrap_or(0), ""))),
+            Err(error) => return Ok(Err(self.read_error(saved, error.raw_os_error().unwrap_or(0), ""))),
         };
         py.detach(|| {
             use std::os::fd::AsFd;
@@ -539,7 +546,7 @@ impl<'a> Backup<'a> {
             match self.link.wait(py)? {
                 Incoming::DataFdDone(Ok(_)) => return Ok(Ok(())),
                 Incoming::DataFdDone(Err(failure)) => {
-                    return Ok(Err(self.read_error(&saved.name, failure.errno, &failure.message)));
+                    return Ok(Err(self.read_error(saved, failure.errno, &failure.message)));
                 }
                 Incoming::Consumed(position) => self.consumed(position)?,
                 Incoming::Cancelled => {}
@@ -613,7 +620,7 @@ impl<'a> Backup<'a> {
                     continue;
                 }
                 self.hand_over()?;
-                return Ok(Err(self.read_error(&saved.name, read.errno, "")));
+                return Ok(Err(self.read_error(saved, read.errno, "")));
             }
             let length = usize::try_from(read.status).unwrap_or(usize::MAX);
             let wrong = match read.packet.value(crate::packets::io::BUF).map(|buffer| ByteView::new(&buffer)) {
@@ -631,7 +638,7 @@ impl<'a> Backup<'a> {
             };
             if let Some(wrong) = wrong {
                 self.hand_over()?;
-                return Ok(Err(self.read_error(&saved.name, read.errno, wrong)));
+                return Ok(Err(self.read_error(saved, read.errno, wrong)));
             }
         }
     }
@@ -700,9 +707,9 @@ impl<'a> Backup<'a> {
         Ok(())
     }
 
-    fn read_error(&self, name: &[u8], errno: i32, detail: &str) -> Failure {
+    fn read_error(&self, saved: &Saved<'_>, errno: i32, detail: &str) -> Failure {
         let cause = if detail.is_empty() { error_text(errno) } else { detail.to_owned() };
-        let text = format!("Read error on file {}. ERR={cause}", names::shown(name));
+        let text = format!("Read error on file {}. ERR={cause}", saved.shown());
         self.context.message(message::ERROR, format!("{text}\n"));
         if self.context.errors() > MOST_ERRORS {
             let errors = self.context.errors();
@@ -714,7 +721,7 @@ impl<'a> Backup<'a> {
     /// get_acl and get_xattr, as far as the file set asks for them (reference 3.9).
     fn attributes(&self, py: Python<'_>, saved: &Saved<'_>, fname: &Bound<'_, PyAny>) -> Result<(), Trouble> {
         let flags = self.context.spec.flags(saved.entry.definition);
-        let name = || names::shown(&saved.name);
+        let name = || saved.shown();
         if option_bit::is_on(flags, option_bit::ACL) && saved.file_type != ft::LNK {
             match calls::get_acl(py, self.script, fname) {
                 Ok(Ok(Some(content))) if content.len() >= MOST_ATTRIBUTE_BYTES => self.context.attribute_error(
@@ -831,10 +838,11 @@ fn is_directory(file_type: i32) -> bool {
 
 /// The table of reference 6.1.
 fn treatment(saved: &Saved<'_>) -> Treatment {
-    let name = String::from_utf8_lossy(&saved.name);
+    // Most objects need no words.
+    let name = || saved.shown();
     match saved.file_type {
         ft::SPEC if saved.entry.stat.mode & 0o170_000 == 0o140_000 => {
-            Treatment::Skip(Some((message::SKIPPED, format!("     Socket file skipped: {name}\n"))), "socket")
+            Treatment::Skip(Some((message::SKIPPED, format!("     Socket file skipped: {}\n", name()))), "socket")
         }
         ft::LNKSAVED
         | ft::REGE
@@ -849,24 +857,31 @@ fn treatment(saved: &Saved<'_>) -> Treatment {
         | ft::RESTORE_FIRST
         | ft::JUNCTION
         | ft::PLUGIN_CONFIG => Treatment::Save,
-        ft::NORECURSE => Treatment::SaveAndSay(format!("     Recursion turned off. Will not descend into {name}\n")),
-        ft::NOFSCHG => {
-            Treatment::SaveAndSay(format!("     File system change prohibited. Will not descend into {name}\n"))
+        ft::NORECURSE => {
+            Treatment::SaveAndSay(format!("     Recursion turned off. Will not descend into {}\n", name()))
         }
-        ft::INVALIDFS => Treatment::SaveAndSay(format!("     Disallowed filesystem. Will not descend into {name}\n")),
-        ft::INVALIDDT => Treatment::SaveAndSay(format!("     Disallowed drive type. Will not descend into {name}\n")),
-        ft::NOACCESS => Treatment::Fail(format!("     Could not access \"{name}\"\n")),
-        ft::NOFOLLOW => Treatment::Fail(format!("     Could not follow link \"{name}\"\n")),
-        ft::NOSTAT => Treatment::Fail(format!("     Could not stat \"{name}\"\n")),
-        ft::NOOPEN => Treatment::Fail(format!("     Could not open directory \"{name}\"\n")),
+        ft::NOFSCHG => {
+            Treatment::SaveAndSay(format!("     File system change prohibited. Will not descend into {}\n", name()))
+        }
+        ft::INVALIDFS => {
+            Treatment::SaveAndSay(format!("     Disallowed filesystem. Will not descend into {}\n", name()))
+        }
+        ft::INVALIDDT => {
+            Treatment::SaveAndSay(format!("     Disallowed drive type. Will not descend into {}\n", name()))
+        }
+        ft::NOACCESS => Treatment::Fail(format!("     Could not access \"{}\"\n", name())),
+        ft::NOFOLLOW => Treatment::Fail(format!("     Could not follow link \"{}\"\n", name())),
+        ft::NOSTAT => Treatment::Fail(format!("     Could not stat \"{}\"\n", name())),
+        ft::NOOPEN => Treatment::Fail(format!("     Could not open directory \"{}\"\n", name())),
         ft::NOCHG | ft::DIRNOCHG => Treatment::Skip(
-            Some((message::SKIPPED, format!("     Unchanged file skipped: {name}\n"))),
+            Some((message::SKIPPED, format!("     Unchanged file skipped: {}\n", name()))),
             "unchanged, says the plugin",
         ),
-        ft::ISARCH => {
-            Treatment::Skip(Some((message::NOTSAVED, format!("     Archive file not saved: {name}\n"))), "archive file")
-        }
+        ft::ISARCH => Treatment::Skip(
+            Some((message::NOTSAVED, format!("     Archive file not saved: {}\n", name()))),
+            "archive file",
+        ),
         ft::DIRBEGIN => Treatment::Skip(None, "start of a directory"),
-        other => Treatment::Fail(format!("     Unknown file type {other}; not saved: {name}\n")),
+        other => Treatment::Fail(format!("     Unknown file type {other}; not saved: {}\n", name())),
     }
 }

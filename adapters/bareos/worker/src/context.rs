@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::ThreadId;
 
 use backstay_bareos_fileset::Selection;
 use backstay_bareos_protocol::{FromWorker, JobSpec, LineRules, Task};
@@ -71,7 +70,7 @@ pub struct JobContext {
     cancelled: AtomicBool,
     reason: Mutex<Option<String>>,
     said: Mutex<BTreeSet<String>>,
-    main_thread: ThreadId,
+    main_thread: usize,
     callbacks: AtomicU64,
 }
 
@@ -120,7 +119,7 @@ impl JobContext {
             cancelled: AtomicBool::new(false),
             reason: Mutex::new(None),
             said: Mutex::new(BTreeSet::new()),
-            main_thread: std::thread::current().id(),
+            main_thread: this_thread(),
             callbacks: AtomicU64::new(0),
         });
         CURRENT.set(context).map_err(|_| HostGone("a second job was started in one worker".to_owned()))?;
@@ -376,7 +375,7 @@ impl JobContext {
 
     /// Notes that the main thread enters or leaves a callback: the count is odd inside one. Other threads do not count.
     pub(crate) fn step(&self) {
-        if std::thread::current().id() == self.main_thread {
+        if this_thread() == self.main_thread {
             self.callbacks.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -386,6 +385,12 @@ impl JobContext {
         let number = self.callbacks.load(Ordering::SeqCst);
         (number % 2 == 1).then_some(number)
     }
+}
+
+/// A number that no other living thread has, without the cost of its handle.
+fn this_thread() -> usize {
+    thread_local!(static HERE: u8 = const { 0 });
+    HERE.with(|here| std::ptr::from_ref(here).addr())
 }
 
 /// A text that fits into a frame.

@@ -111,16 +111,7 @@ impl Backup<'_> {
             delta_sequence: if is_delta { u32::try_from(sequence + 1).unwrap_or(u32::MAX) } else { 0 },
             no_read: !has_data,
         };
-        let name = offer.name.clone();
-        let mut saved = Saved {
-            file_type: offer.file_type,
-            fname,
-            name,
-            link: offer.link.clone(),
-            entry,
-            save_time: 0,
-            object: None,
-        };
+        let mut saved = Saved { file_type: offer.file_type, fname, entry, save_time: 0, object: None };
         self.link_names(&mut saved);
         self.context.send(&FromWorker::Entry(Box::new(saved.entry.clone())))?;
         let result = self.contents(py, &saved)?;
