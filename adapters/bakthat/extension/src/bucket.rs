@@ -114,14 +114,12 @@ impl Key {
 
     #[getter]
     fn size(&self, py: Python<'_>) -> PyResult<Option<u64>> {
-        let name = self.named()?;
-        run(py, None, None, |control, _| self.objects().size(&name, control))
+        self.bucket.get().store.get().size(py, self.named()?)
     }
 
     #[getter]
     fn last_modified(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        let name = self.named()?;
-        run(py, None, None, |control, _| self.objects().last_modified(&name, control))
+        self.bucket.get().store.get().last_modified(py, self.named()?)
     }
 
     fn exists(&self, py: Python<'_>) -> PyResult<bool> {
@@ -129,16 +127,14 @@ impl Key {
     }
 
     fn delete(&self, py: Python<'_>) -> PyResult<()> {
-        let name = self.named()?;
-        run(py, None, None, |control, _| self.objects().delete(&name, control))
+        self.bucket.get().store.get().delete(py, self.named()?)
     }
 
-    fn set_acl(&self, py: Python<'_>, acl: &str) -> PyResult<()> {
+    fn set_acl(&self, py: Python<'_>, acl: String) -> PyResult<()> {
         if acl == PRIVATE {
             return Ok(());
         }
-        let name = self.named()?;
-        run(py, None, None, |control, _| self.objects().set_acl(&name, acl, control))
+        self.bucket.get().store.get().set_acl(py, self.named()?, acl)
     }
 
     #[pyo3(signature = (expires, method="GET"))]

@@ -293,6 +293,14 @@ impl ObjectStore {
         self.objects.presign(name, seconds, method).map_err(raised)
     }
 
+    fn last_modified(&self, py: Python<'_>, name: String) -> PyResult<Option<String>> {
+        run(py, None, None, |control, _| self.objects.last_modified(&name, control))
+    }
+
+    fn set_acl(&self, py: Python<'_>, name: String, acl: String) -> PyResult<()> {
+        run(py, None, None, |control, _| self.objects.set_acl(&name, &acl, control))
+    }
+
     fn restore_request(&self, py: Python<'_>, name: String, days: u32) -> PyResult<&'static str> {
         let returning = run(py, None, None, |control, _| self.objects.restore_request(&name, days, control))?;
         Ok(match returning {

@@ -8,7 +8,21 @@ bytes done and bytes in all, about ten times: first (0, total), last (total, tot
 import logging
 import os
 from datetime import datetime
-from typing import Any, BinaryIO, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    BinaryIO,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+    final,
+)
 
 StrPath = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 Progress = Optional[Callable[[int, int], object]]
@@ -23,28 +37,30 @@ class WrongPassword(NativeError):
 class UnsafeMember(NativeError):
     """A member of an archive would leave the folder. Of an archive that brings one by its name nothing was unpacked."""
 
+@final
 class Excludes:
     """The patterns of a file (reference, section 7; `wide`: as the original set them against paths)."""
 
-    def __init__(self, path: StrPath, *, wide: bool = False) -> None: ...
+    def __new__(cls, path: StrPath, *, wide: bool = False) -> "Excludes": ...
     def __call__(self, path: Union[str, bytes]) -> bool:
         """Whether a path is left out."""
 
+@final
 class Source:
     """A file or a folder that is backed up, as a profile (`compress`, `encryption`, `wide_exclude`) wants it; the steps go to a logger. A
     folder's pattern file is `exclude_file`, else the first of `exclude_files` in it. With `as_tree` its contents are stored, not an
     object made of them."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         path: StrPath,
         settings: Settings,
         log: logging.Logger,
         *,
         as_tree: bool = False,
         exclude_file: Optional[StrPath] = None,
-        exclude_files: Sequence[StrPath] = (),
-    ) -> None: ...
+        exclude_files: Sequence[StrPath] = ...,
+    ) -> "Source": ...
     @property
     def arcname(self) -> str:
         """What the members of its archive begin with."""
@@ -141,10 +157,11 @@ def request(
 ) -> Tuple[int, str]:
     """Status and text of the answer to a request, whatever the status; ConnectionError where there is none."""
 
+@final
 class SyncServer:
     """A sync server that listens (reference, section 18.1). `users` is a file with a line `name:password` for each."""
 
-    def __init__(self, host: str, port: int, database: StrPath, users: StrPath) -> None: ...
+    def __new__(cls, host: str, port: int, database: StrPath, users: StrPath) -> "SyncServer": ...
     @property
     def address(self) -> str:
         """Host and port."""
@@ -152,6 +169,7 @@ class SyncServer:
     def serve(self) -> None:
         """Answers until a signal's handler raises."""
 
+@final
 class ObjectStore:
     """One bucket, container or folder, with whole files under names of their own."""
 
@@ -220,7 +238,7 @@ class ObjectStore:
 class Bucket:
     """A bucket, with what public plugins use of boto's."""
 
-    def __init__(self, store: ObjectStore, name: str) -> None: ...
+    def __new__(cls, store: ObjectStore, name: str) -> "Bucket": ...
     @property
     def store(self) -> ObjectStore: ...
     @property
@@ -238,7 +256,7 @@ class Key:
     name: Optional[str]
     key: Optional[str]
 
-    def __init__(self, bucket: Bucket, name: Optional[str] = None) -> None: ...
+    def __new__(cls, bucket: Bucket, name: Optional[str] = None) -> "Key": ...
     @property
     def bucket(self) -> Bucket: ...
     @property
@@ -256,10 +274,11 @@ class Key:
     def get_contents_to_file(self, file: BinaryIO, **_named: Any) -> None: ...
     def get_contents_as_string(self, **_named: Any) -> bytes: ...
 
+@final
 class GlacierVault:
     """A vault of Glacier (`access_key`, `secret_key`, `region_name`, `endpoint_url`); it is made where it does not exist."""
 
-    def __init__(self, name: str, settings: Settings) -> None: ...
+    def __new__(cls, name: str, settings: Settings) -> "GlacierVault": ...
     @property
     def name(self) -> str: ...
     def upload(self, path: StrPath, description: str, part_size: int = 16 << 20) -> str:
@@ -279,6 +298,7 @@ class GlacierVault:
 
     def list_jobs(self) -> List["GlacierJob"]: ...
 
+@final
 class GlacierJob:
     """A job of a vault, with the attributes that boto gave it."""
 
@@ -306,11 +326,14 @@ class GlacierJob:
     def download_to(self, path: StrPath) -> None:
         """The whole archive, by ranges of 4 MiB, checked against its tree hash."""
 
+@final
 class Repository:
     """A Backstay repository: each backup is a snapshot, tagged `bakthat:<stored_filename>`. Whoever needs the repository for itself (a
     prune, for seconds) is waited for, up to ten minutes."""
 
-    def __init__(self, location: str, password: Any, *, create: bool = True, options: Sequence[str] = ()) -> None:
+    def __new__(
+        cls, location: str, password: Any, *, create: bool = True, options: Sequence[str] = ...
+    ) -> "Repository":
         """Opens the repository at a location (as `backstay -r` takes it), and makes it first where there is none, if `create`.
         `options` are `service.key=value`, as `backstay -o` takes them."""
 
@@ -330,7 +353,7 @@ class Repository:
         stored_filename: str,
         *,
         exclude: Optional[Excludes] = None,
-        tags: Sequence[str] = (),
+        tags: Sequence[str] = ...,
         host: Optional[str] = None,
         time: float,
         progress: Progress = None,
@@ -344,7 +367,7 @@ class Repository:
         archive: StrPath,
         stored_filename: str,
         *,
-        tags: Sequence[str] = (),
+        tags: Sequence[str] = ...,
         host: Optional[str] = None,
         time: float,
         progress: Progress = None,
