@@ -1,5 +1,5 @@
-//! Whole files as objects under names of their own, in a bucket of an S3 store or a container of Swift: for programs that
-//! keep archives there, not repositories. Names are taken as they are, byte for byte.
+//! Whole files as objects under names of their own, in a bucket of an S3 store or a container of Swift, and as archives in a
+//! vault of Glacier: for programs that keep archives there, not repositories. Names are taken as they are, byte for byte.
 //!
 //! * Whole or not at all: an object is seen when its upload is complete, and a large one's pieces are taken back when it is
 //!   not.
@@ -18,11 +18,13 @@ use crate::open::OpenError;
 use crate::options::StoreOptions;
 use http::{Ask, Http};
 
+mod glacier;
 mod http;
 mod s3;
 mod signature;
 mod swift;
 
+pub use glacier::{Job, TreeHash, Vault, VaultPlace, Wanted};
 pub use s3::S3Place;
 pub use swift::SwiftPlace;
 
@@ -179,6 +181,29 @@ impl NamedObjects {
             })
         };
         Ok(answer.map(length).transpose()?)
+    }
+
+    /// When an object was stored, as the store's header says it, if there is one.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn last_modified(&self, name: &str, watch: &dyn Watch) -> Result<Option<String>> {
+        checked(&self.http, name)?;
+        let answer = self.call("look at", name, "HEAD", Some(name), "", watch)?;
+        Ok(answer.and_then(|answer| answer.header("last-modified").map(str::to_owned)))
+    }
+
+    /// Lets others read an object or not, by one of S3's own lists of rights (`private`, `public-read`).
+    ///
+    /// # Errors
+    /// The store's; the store has no such lists.
+    pub fn set_acl(&self, name: &str, acl: &str, watch: &dyn Watch) -> Result<()> {
+        checked(&self.http, name)?;
+        let Service::S3(s3) = &self.service else {
+            return Err(self.http.refusal("share", name, "rights of an object are there for S3 only").into());
+        };
+        let make = || s3.sign(s3.ask("PUT", Some(name), "acl").with(vec![("x-amz-acl", acl.to_owned())]));
+        self.http.call("share", name, &make, &[], watch).map(drop)
     }
 
     /// Removes an object; that there is none is fine.

@@ -338,6 +338,9 @@ pub(crate) fn code_and_message(headers: &HeaderMap, body: &[u8]) -> (String, Str
         let error = &value["error"];
         code = word(&error["errors"][0]["reason"]).or_else(|| word(error));
         message = word(&error["message"]).or_else(|| word(&value["error_description"]));
+        // Glacier: {"code":"ResourceNotFoundException","message":"...","type":"Client"}.
+        code = code.or_else(|| word(&value["code"]));
+        message = message.or_else(|| word(&value["message"]));
     }
     (code.unwrap_or_default(), message.unwrap_or_default())
 }

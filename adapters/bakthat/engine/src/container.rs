@@ -39,6 +39,15 @@ impl Container {
         }
     }
 
+    /// What stored names end with.
+    #[must_use]
+    pub fn ending(self) -> &'static str {
+        match self {
+            Self::Blowfish => ".enc",
+            Self::Age => ".age",
+        }
+    }
+
     /// The one of this name.
     ///
     /// # Errors

@@ -34,6 +34,12 @@ pub enum Error {
     /// The destination said so.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What was named is not there.
+    #[error("{0}")]
+    Missing(String),
+    /// A server did not answer.
+    #[error("{0}")]
+    NoAnswer(String),
     /// Anything else.
     #[error("{0}")]
     Other(String),

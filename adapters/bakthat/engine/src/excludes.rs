@@ -5,6 +5,10 @@
 //! on. Lines that begin with `#` do not count, nor does one slash at the end. The original set each pattern against any
 //! end of the path, so that `tmp` also took `mytmp`: [`Excludes::new`] does that when it is told to be wide.
 
+use std::path::{Path, PathBuf};
+
+use crate::error::{About, Result};
+
 /// The patterns of one backup.
 #[derive(Clone, Debug, Default)]
 pub struct Excludes {
@@ -66,6 +70,15 @@ impl Excludes {
         Self { patterns, wide }
     }
 
+    /// Takes the lines of a pattern file that is there.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn read(path: &Path, wide: bool) -> Result<Self> {
+        let text = std::fs::read(path).about(path)?;
+        Ok(Self::new(&text.split(|byte| *byte == b'\n').collect::<Vec<_>>(), wide))
+    }
+
     /// Whether a path, as the walk came to it, is left out.
     #[must_use]
     pub fn excludes(&self, path: &[u8]) -> bool {
@@ -85,6 +98,17 @@ impl Excludes {
             }
         })
     }
+}
+
+/// The pattern file that holds for a folder: the one that was named, beside us or in the folder, and no other then; else the
+/// first of the usual names that the folder has.
+#[must_use]
+pub fn choose(folder: &Path, named: Option<&Path>, usual: &[PathBuf]) -> Option<PathBuf> {
+    let candidates = match named {
+        Some(named) => vec![std::path::absolute(named).unwrap_or_else(|_| named.to_owned()), folder.join(named)],
+        None => usual.iter().map(|name| folder.join(name)).collect(),
+    };
+    candidates.into_iter().find(|path| path.is_file())
 }
 
 /// Takes a pattern apart, as Python's fnmatch does it: a bracket that is not closed is a letter.
@@ -222,6 +246,23 @@ mod tests {
         assert!(wide("b/tmp", "mydir/sub/tmp"));
         assert!(!wide("tmp/", "mydir/tmp"));
         assert!(!wide("tmp", "mydir/tmp2"));
+    }
+
+    #[test]
+    fn a_named_pattern_file_comes_before_those_of_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let usual = [PathBuf::from(".bakthatexclude"), PathBuf::from(".gitignore")];
+        let chosen = |named: Option<&str>| choose(folder.path(), named.map(Path::new), &usual);
+        assert_eq!(chosen(None), None);
+        std::fs::write(folder.path().join(".gitignore"), "a").unwrap();
+        assert_eq!(chosen(None), Some(folder.path().join(".gitignore")));
+        std::fs::write(folder.path().join(".bakthatexclude"), "#a\nb/\n\nc d").unwrap();
+        assert_eq!(chosen(None), Some(folder.path().join(".bakthatexclude")));
+        assert_eq!(chosen(Some(".gitignore")), Some(folder.path().join(".gitignore")));
+        assert_eq!(chosen(Some("/nowhere")), None);
+        let patterns = Excludes::read(&chosen(None).unwrap(), false).unwrap();
+        let excluded = ["d/a", "d/b", "d/c d", "d/"].map(|path| patterns.excludes(path.as_bytes()));
+        assert_eq!(excluded, [false, true, true, false]);
     }
 
     #[test]

@@ -6,7 +6,11 @@
 //! * `excludes`: which names a pattern file leaves out,
 //! * `container`: files under a password: the original's Blowfish, and `age`,
 //! * `objects`: whole files as objects of a bucket, a container or a folder,
-//! * `repository`: a Backstay repository as a destination.
+//! * `vault`: a vault of Glacier,
+//! * `repository`: a Backstay repository as a destination,
+//! * `names`, `rotation`: what stored names, intervals and sizes mean; which backups a rotation keeps,
+//! * `source`, `restored`: from a file or folder to its object, and back,
+//! * `web`, `sync_server`: rows that machines exchange.
 //!
 //! Every long call takes a [`Control`]: another thread may watch how far it is, and end it. What is written to a file is
 //! there whole or not at all ([`output`]).
@@ -20,16 +24,26 @@ pub mod control;
 pub mod error;
 pub mod excludes;
 pub mod gzip;
+pub mod names;
 #[cfg(feature = "destinations")]
 pub mod objects;
 pub mod output;
 #[cfg(feature = "destinations")]
 pub mod repository;
+pub mod restored;
+pub mod rotation;
+pub mod source;
+#[cfg(feature = "sync")]
+pub mod sync_server;
 mod tar;
 #[cfg(feature = "destinations")]
 mod tar_source;
 mod unpack;
+#[cfg(feature = "destinations")]
+pub mod vault;
 mod walk;
+#[cfg(feature = "sync")]
+pub mod web;
 
 pub use control::Control;
 pub use error::{Error, Result};

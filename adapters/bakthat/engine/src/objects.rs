@@ -19,7 +19,7 @@ pub use backstay_stores::Secret;
 pub use backstay_stores::named::{Returning, S3Place, SwiftPlace};
 
 /// How long a disturbed store is asked again. Backups run by night.
-const PATIENCE: Duration = Duration::from_secs(5 * 60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// A place for objects under names of their own.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Watch for Control {
     }
 }
 
-fn told(error: NamedError, path: &Path) -> Error {
+pub(crate) fn told(error: NamedError, path: &Path) -> Error {
     match error {
         NamedError::Store(error) => Error::Store(error),
         NamedError::File(error) => Error::file(path, error),
@@ -223,6 +223,37 @@ impl Objects {
                     other => Ok(Some(other.about(&path)?).filter(std::fs::Metadata::is_file).map(|file| file.len())),
                 }
             }
+        }
+    }
+
+    /// When an object was stored, as HTTP writes dates, if there is one.
+    ///
+    /// # Errors
+    /// The destination's.
+    pub fn last_modified(&self, name: &str, control: &Control) -> Result<Option<String>> {
+        match self {
+            Self::Remote { objects, .. } => objects.last_modified(name, control).map_err(plain),
+            Self::Folder(folder) => {
+                let path = Self::file(folder, name)?;
+                match std::fs::metadata(&path).and_then(|file| file.modified()) {
+                    Err(error) if is_missing(&error) => Ok(None),
+                    other => {
+                        let time = jiff::Timestamp::try_from(other.about(&path)?).map_err(Error::other)?;
+                        Ok(Some(time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets others read an object or not, by one of S3's own lists of rights (`private`, `public-read`).
+    ///
+    /// # Errors
+    /// The destination's; it has no such lists.
+    pub fn set_acl(&self, name: &str, acl: &str, control: &Control) -> Result<()> {
+        match self {
+            Self::Remote { objects, .. } => objects.set_acl(name, acl, control).map_err(plain),
+            Self::Folder(_) => Err(Error::other("rights of an object are there for S3 only")),
         }
     }
 

@@ -81,6 +81,19 @@ impl Output {
     }
 }
 
+/// Puts bytes in the place of a file at once, readable by its owner only. A link there stays one: its target is replaced.
+///
+/// # Errors
+/// The system's; then what was there is there still.
+pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut aside = tempfile::Builder::new().prefix(".bakthat-").tempfile_in(folder).about(path)?;
+    aside.write_all(bytes).about(path)?;
+    aside.as_file().sync_all().about(path)?;
+    aside.persist(&place).map(drop).map_err(|error| error.error).about(path)
+}
+
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
@@ -107,6 +120,18 @@ mod tests {
         drop(output);
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_private_file_is_the_owners_and_a_link_to_it_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("file"), folder.path().join("link"));
+        std::fs::write(&path, "old").unwrap();
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        replace_private(&link, b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
     }
 
     #[test]

@@ -6,19 +6,25 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use backstay_bakthat::archive::{self, ArchiveOptions};
-use backstay_bakthat::container::{self, Container};
-use backstay_bakthat::excludes::Excludes;
-use backstay_bakthat::objects::{Objects, Returning, S3Place, Secret, SwiftPlace};
-use backstay_bakthat::{Control, Error, gzip};
+use backstay_bakthat::objects::{Objects, Returning, S3Place, SwiftPlace};
+use backstay_bakthat::{Control, Error};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
-use pyo3::exceptions::{PyException, PyOSError, PyValueError};
+use pyo3::exceptions::{PyConnectionError, PyException, PyFileNotFoundError, PyOSError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBytes, PyCFunction, PyDict, PyTuple};
 
+use settings::Settings;
+
+mod bucket;
+mod files;
+mod meanings;
 mod repository;
+mod settings;
+mod sync;
+mod vault;
 
 /// So often signals are looked for while work is going on.
 const LOOK: Duration = Duration::from_millis(50);
@@ -43,6 +49,8 @@ fn raised(error: Error) -> PyErr {
         Error::File { path, error } if error.raw_os_error().is_some() => os_error(&error, path),
         Error::WrongPassword(text) => WrongPassword::new_err(text),
         Error::UnsafeMember(text) => UnsafeMember::new_err(text),
+        Error::Missing(text) => PyFileNotFoundError::new_err(text),
+        Error::NoAnswer(text) => PyConnectionError::new_err(text),
         other => NativeError::new_err(other.to_string()),
     }
 }
@@ -51,6 +59,12 @@ fn os_error(error: &io::Error, path: PathBuf) -> PyErr {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text).to_owned();
     PyOSError::new_err((error.raw_os_error(), text, path.into_os_string()))
+}
+
+/// Something that the user can put right, as one of the package's own exceptions.
+fn user_error(py: Python<'_>, class: &str, text: &str) -> PyErr {
+    let made = py.import("bakthat.conf").and_then(|conf| conf.getattr(class)?.call1((text,)));
+    made.map_or_else(|error| error, PyErr::from_value)
 }
 
 /// Runs `work` on a thread of its own. Ctrl-C, or a callback that raises, ends it early, and is what is raised then.
@@ -132,6 +146,22 @@ fn finish(progress: &Bound<'_, PyAny>, control: &Control, told: Option<u64>) -> 
     progress.call1((total, total)).map(drop)
 }
 
+/// A `progress` that tells whole percents, each once: 0 at once, 100 in the end.
+fn percents<'py>(told: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyCFunction>> {
+    let (py, last) = (told.py(), AtomicU64::new(0));
+    told.call1((0,))?;
+    let told = told.clone().unbind();
+    let progress = move |position: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| -> PyResult<()> {
+        let (done, total): (u64, u64) = position.extract()?;
+        let percent = (done * 100).checked_div(total).unwrap_or(100);
+        if percent > last.fetch_max(percent, Ordering::Relaxed) {
+            told.call1(position.py(), (percent,))?;
+        }
+        Ok(())
+    };
+    PyCFunction::new_closure(py, None, None, progress)
+}
+
 /// A path as Python takes it: text, bytes, or something with a path in it.
 fn path(value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
     Ok(PathBuf::from(OsString::from_vec(file_system_bytes(value)?)))
@@ -142,96 +172,13 @@ fn file_system_bytes(value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     Ok(encoded.cast::<PyBytes>()?.as_bytes().to_vec())
 }
 
-fn patterns(list: &Bound<'_, PyAny>, wide: bool) -> PyResult<Excludes> {
-    let lines = list.try_iter()?.map(|line| file_system_bytes(&line?)).collect::<PyResult<Vec<_>>>()?;
-    Ok(Excludes::new(&lines, wide))
-}
-
-/// Passwords are bytes; text is its UTF-8.
+/// Passwords are bytes; text, and what YAML took for something else, is its UTF-8.
 fn password(value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-    if let Ok(text) = value.cast::<PyString>() {
-        return Ok(text.to_cow()?.as_bytes().to_vec());
+    if let Ok(bytes) = value.cast::<PyBytes>() {
+        return Ok(bytes.as_bytes().to_vec());
     }
-    Ok(value.cast::<PyBytes>()?.as_bytes().to_vec())
-}
-
-/// Writes a file or a folder as a GNU tar, in gzip unless `compress` is false.
-#[pyfunction]
-#[pyo3(signature = (source, arcname, out, *, exclude=None, wide_exclude=false, compress=true, excluded=None))]
-#[allow(clippy::too_many_arguments)]
-fn write_archive(
-    py: Python<'_>,
-    source: &Bound<'_, PyAny>,
-    arcname: &Bound<'_, PyAny>,
-    out: &Bound<'_, PyAny>,
-    exclude: Option<&Bound<'_, PyAny>>,
-    wide_exclude: bool,
-    compress: bool,
-    excluded: Option<&Bound<'_, PyAny>>,
-) -> PyResult<u64> {
-    let (source, out, arcname) = (path(source)?, path(out)?, file_system_bytes(arcname)?);
-    let excludes = exclude.map(|list| patterns(list, wide_exclude)).transpose()?.unwrap_or_default();
-    run(py, None, excluded, move |control, names| {
-        let options = ArchiveOptions { arcname: &arcname, excludes: &excludes, compress };
-        archive::write_archive(&source, &out, &options, control, &mut |name| {
-            // Nobody asks for them.
-            let _ = names.send(name.into());
-        })
-    })
-}
-
-/// Unpacks a tar, in gzip or plain, into a folder, and never outside it.
-#[pyfunction]
-fn unpack_archive(py: Python<'_>, archive: &Bound<'_, PyAny>, folder: &Bound<'_, PyAny>) -> PyResult<()> {
-    let (archive, folder) = (path(archive)?, path(folder)?);
-    run(py, None, None, move |control, _| archive::unpack_archive(&archive, &folder, control))
-}
-
-/// Writes a file's bytes in gzip.
-#[pyfunction]
-fn gzip_file(py: Python<'_>, source: &Bound<'_, PyAny>, out: &Bound<'_, PyAny>) -> PyResult<u64> {
-    let (source, out) = (path(source)?, path(out)?);
-    run(py, None, None, move |control, _| gzip::gzip_file(&source, &out, control))
-}
-
-/// Writes what a gzip file holds.
-#[pyfunction]
-fn gunzip_file(py: Python<'_>, source: &Bound<'_, PyAny>, out: &Bound<'_, PyAny>) -> PyResult<u64> {
-    let (source, out) = (path(source)?, path(out)?);
-    run(py, None, None, move |control, _| gzip::gunzip_file(&source, &out, control))
-}
-
-/// Encrypts a file: `container` is `blowfish` or `age`.
-#[pyfunction]
-#[pyo3(signature = (source, out, password, *, container="blowfish"))]
-fn encrypt_file(
-    py: Python<'_>,
-    source: &Bound<'_, PyAny>,
-    out: &Bound<'_, PyAny>,
-    password: &Bound<'_, PyAny>,
-    container: &str,
-) -> PyResult<u64> {
-    let (source, out, password) = (path(source)?, path(out)?, self::password(password)?);
-    let container = Container::of_name(container).map_err(|error| PyValueError::new_err(error.to_string()))?;
-    if container == Container::Blowfish && password.len() > 56 {
-        let text = format!("the password has {} bytes: Blowfish takes 56 at most", password.len());
-        return Err(PyValueError::new_err(text));
-    }
-    run(py, None, None, move |control, _| container::encrypt_file(&source, &out, &password, container, control))
-}
-
-/// Decrypts a file, and says which container it was in.
-#[pyfunction]
-fn decrypt_file(
-    py: Python<'_>,
-    source: &Bound<'_, PyAny>,
-    out: &Bound<'_, PyAny>,
-    password: &Bound<'_, PyAny>,
-) -> PyResult<&'static str> {
-    let (source, out, password) = (path(source)?, path(out)?, self::password(password)?);
-    run(py, None, None, move |control, _| {
-        container::decrypt_file(&source, &out, &password, control).map(Container::name)
-    })
+    let bytes = value.str()?.call_method1("encode", ("utf-8", "surrogateescape"))?;
+    Ok(bytes.cast::<PyBytes>()?.as_bytes().to_vec())
 }
 
 /// One bucket, container or folder.
@@ -244,36 +191,31 @@ struct ObjectStore {
 impl ObjectStore {
     /// A bucket of an S3 store; Amazon's without an `endpoint_url`.
     #[staticmethod]
-    #[pyo3(signature = (bucket, *, access_key, secret_key, region="us-east-1".to_owned(), endpoint_url=None, storage_class=None))]
-    fn s3(
-        py: Python<'_>,
-        bucket: String,
-        access_key: String,
-        secret_key: String,
-        region: String,
-        endpoint_url: Option<String>,
-        storage_class: Option<String>,
-    ) -> PyResult<Self> {
-        let place = S3Place { bucket, endpoint: endpoint_url, region, access_key, secret_key: Secret::new(secret_key) };
-        let objects = run(py, None, None, move |_, _| Objects::s3(&place, storage_class))?;
+    fn s3(py: Python<'_>, bucket: String, settings: Settings<'_>) -> PyResult<Self> {
+        let place = S3Place {
+            bucket,
+            endpoint: settings.text("endpoint_url")?,
+            region: settings.region()?,
+            access_key: settings.text("access_key")?.unwrap_or_default(),
+            secret_key: settings.secret("secret_key")?,
+        };
+        let class = settings.text("storage_class")?;
+        let objects = run(py, None, None, move |_, _| Objects::s3(&place, class))?;
         Ok(Self { objects })
     }
 
     /// A container of Swift; logs in.
     #[staticmethod]
-    #[pyo3(signature = (container, *, auth_url, auth_version, user, password, region=None, insecure=false))]
-    #[allow(clippy::too_many_arguments)]
-    fn swift(
-        py: Python<'_>,
-        container: String,
-        auth_url: String,
-        auth_version: String,
-        user: String,
-        password: String,
-        region: Option<String>,
-        insecure: bool,
-    ) -> PyResult<Self> {
-        let place = SwiftPlace { container, auth_url, auth_version, user, password: Secret::new(password), region };
+    fn swift(py: Python<'_>, container: String, settings: Settings<'_>) -> PyResult<Self> {
+        let place = SwiftPlace {
+            container,
+            auth_url: settings.text("auth_url")?.unwrap_or_default(),
+            auth_version: settings.text("auth_version")?.unwrap_or_else(|| "1".to_owned()),
+            user: settings.text("access_key")?.unwrap_or_default(),
+            password: settings.secret("secret_key")?,
+            region: settings.text("region_name")?,
+        };
+        let insecure = settings.is("insecure", false)?;
         let objects = run(py, None, None, move |_, _| Objects::swift(&place, insecure))?;
         Ok(Self { objects })
     }
@@ -298,16 +240,18 @@ impl ObjectStore {
         run(py, None, None, |control, _| self.objects.ensure(control))
     }
 
-    #[pyo3(signature = (name, path, *, progress=None, storage_class=None))]
+    #[pyo3(signature = (name, path, *, percent=None, storage_class=None))]
     fn upload(
         &self,
         py: Python<'_>,
         name: String,
         path: &Bound<'_, PyAny>,
-        progress: Option<&Bound<'_, PyAny>>,
+        percent: Option<&Bound<'_, PyAny>>,
         storage_class: Option<String>,
     ) -> PyResult<()> {
         let path = self::path(path)?;
+        let progress = percent.map(percents).transpose()?;
+        let progress = progress.as_ref().map(|progress| progress.as_any());
         run(py, progress, None, |control, _| self.objects.upload(&name, &path, storage_class.as_deref(), control))
     }
 
@@ -349,6 +293,14 @@ impl ObjectStore {
         self.objects.presign(name, seconds, method).map_err(raised)
     }
 
+    fn last_modified(&self, py: Python<'_>, name: String) -> PyResult<Option<String>> {
+        run(py, None, None, |control, _| self.objects.last_modified(&name, control))
+    }
+
+    fn set_acl(&self, py: Python<'_>, name: String, acl: String) -> PyResult<()> {
+        run(py, None, None, |control, _| self.objects.set_acl(&name, &acl, control))
+    }
+
     fn restore_request(&self, py: Python<'_>, name: String, days: u32) -> PyResult<&'static str> {
         let returning = run(py, None, None, |control, _| self.objects.restore_request(&name, days, control))?;
         Ok(match returning {
@@ -366,13 +318,29 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("NativeError", py.get_type::<NativeError>())?;
     module.add("WrongPassword", py.get_type::<WrongPassword>())?;
     module.add("UnsafeMember", py.get_type::<UnsafeMember>())?;
-    module.add_function(wrap_pyfunction!(write_archive, module)?)?;
-    module.add_function(wrap_pyfunction!(unpack_archive, module)?)?;
-    module.add_function(wrap_pyfunction!(gzip_file, module)?)?;
-    module.add_function(wrap_pyfunction!(gunzip_file, module)?)?;
-    module.add_function(wrap_pyfunction!(encrypt_file, module)?)?;
-    module.add_function(wrap_pyfunction!(decrypt_file, module)?)?;
+    module.add_function(wrap_pyfunction!(files::write_archive, module)?)?;
+    module.add_function(wrap_pyfunction!(files::encrypt_file, module)?)?;
+    module.add_function(wrap_pyfunction!(files::decrypt_file, module)?)?;
+    module.add_function(wrap_pyfunction!(files::encrypt, module)?)?;
+    module.add_function(wrap_pyfunction!(files::decrypt, module)?)?;
+    module.add_function(wrap_pyfunction!(files::put_in_place, module)?)?;
+    module.add_function(wrap_pyfunction!(files::as_archive, module)?)?;
+    module.add_function(wrap_pyfunction!(files::differing_members, module)?)?;
+    module.add_function(wrap_pyfunction!(files::replace_private, module)?)?;
+    module.add_function(wrap_pyfunction!(meanings::reasons_to_keep, module)?)?;
+    module.add_function(wrap_pyfunction!(meanings::rotation_settings, module)?)?;
+    module.add_function(wrap_pyfunction!(meanings::interval_seconds, module)?)?;
+    module.add_function(wrap_pyfunction!(meanings::size_text, module)?)?;
+    module.add_function(wrap_pyfunction!(meanings::parse_stored_name, module)?)?;
+    module.add_function(wrap_pyfunction!(sync::request, module)?)?;
     module.add_class::<ObjectStore>()?;
     module.add_class::<repository::Repository>()?;
+    module.add_class::<bucket::Bucket>()?;
+    module.add_class::<bucket::Key>()?;
+    module.add_class::<vault::GlacierVault>()?;
+    module.add_class::<vault::GlacierJob>()?;
+    module.add_class::<files::Excludes>()?;
+    module.add_class::<files::Source>()?;
+    module.add_class::<sync::SyncServer>()?;
     Ok(())
 }

@@ -3,12 +3,14 @@
 use backstay_bakthat::repository::{Repository as Engine, Saving};
 use pyo3::prelude::*;
 
-use super::{file_system_bytes, password, path, patterns, run};
+use super::files::{Excludes, home_expanded, patterns};
+use super::settings::Settings;
+use super::{NativeError, file_system_bytes, os_error, password, path, run};
 
 /// A Backstay repository.
 #[pyclass(frozen, module = "bakthat._native")]
 pub(super) struct Repository {
-    engine: Engine,
+    pub(super) engine: Engine,
 }
 
 #[pymethods]
@@ -28,6 +30,33 @@ impl Repository {
         Ok(Self { engine })
     }
 
+    /// The repository of a profile, made where there is none.
+    #[staticmethod]
+    fn of_profile(
+        py: Python<'_>,
+        profile: &str,
+        location: &Bound<'_, PyAny>,
+        settings: Settings<'_>,
+    ) -> PyResult<Self> {
+        let location = home_expanded(location)?.to_string_lossy().into_owned();
+        let password = match settings.path("repository_password_file")? {
+            Some(file) => {
+                let mut bytes = std::fs::read(&file).map_err(|error| os_error(&error, file))?;
+                let end = bytes.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |at| at + 1);
+                bytes.truncate(end);
+                bytes
+            }
+            None => settings.bytes("repository_password")?,
+        };
+        if password.is_empty() {
+            let text = "profile has neither repository_password_file nor repository_password";
+            return Err(NativeError::new_err(format!("The {profile} {text}")));
+        }
+        let options = settings.list("repository_options")?;
+        let engine = run(py, None, None, |control, _| Engine::open(&location, &password, true, &options, control))?;
+        Ok(Self { engine })
+    }
+
     /// Where it is, for people.
     #[getter]
     fn location(&self) -> String {
@@ -39,8 +68,7 @@ impl Repository {
     }
 
     #[pyo3(signature = (
-        source, arcname, stored_filename, *, exclude=None, wide_exclude=false, tags=Vec::new(), host=None, time, progress=None,
-        excluded=None
+        source, arcname, stored_filename, *, exclude=None, tags=Vec::new(), host=None, time, progress=None, excluded=None
     ))]
     #[allow(clippy::too_many_arguments)]
     fn backup(
@@ -49,8 +77,7 @@ impl Repository {
         source: &Bound<'_, PyAny>,
         arcname: &Bound<'_, PyAny>,
         stored_filename: String,
-        exclude: Option<&Bound<'_, PyAny>>,
-        wide_exclude: bool,
+        exclude: Option<&Bound<'_, Excludes>>,
         tags: Vec<String>,
         host: Option<String>,
         time: f64,
@@ -58,7 +85,7 @@ impl Repository {
         excluded: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
         let (source, arcname) = (path(source)?, file_system_bytes(arcname)?);
-        let excludes = exclude.map(|list| patterns(list, wide_exclude)).transpose()?.unwrap_or_default();
+        let excludes = patterns(exclude);
         run(py, progress, excluded, |control, names| {
             let saving = Saving { stored_name: &stored_filename, tags: &tags, host: host.as_deref(), time };
             self.engine.backup(&source, &arcname, &excludes, &saving, control, &|name| {

@@ -6,15 +6,11 @@ module whenever they are called, because plugins put their own in their place. T
 """
 
 import contextlib
-import errno
-import fnmatch
+import functools
 import getpass
 import logging
 import os
-import re
-import shutil
 import socket
-import tempfile
 import time
 import uuid
 from datetime import datetime, timezone
@@ -37,7 +33,6 @@ from bakthat.conf import (
     DEFAULT_DESTINATION,
     DEFAULT_LOCATION,
     EXCLUDE_FILES,
-    BadValue,
     BakthatError,
     MissingKey,
     config,
@@ -46,11 +41,11 @@ from bakthat.conf import (
     profile_of,
     profiles_of,
 )
-from bakthat.models import Backups, Config, hash_of_backend
+from bakthat.models import Backups, Config, columns_of
 from bakthat.plugin import plugin_setup, setup_plugins
 from bakthat.rotation import reasons_to_keep, settings_of
 from bakthat.sync import BakSyncer, bakmanager_hook, bakmanager_periodic_backups
-from bakthat.utils import _interval_string_to_seconds, safe_text, shifted, size_text, utc_clock
+from bakthat.utils import _interval_string_to_seconds, safe_text, shifted, size_text, temporary_folder, utc_clock
 
 __version__ = "0.6.0"
 
@@ -64,10 +59,6 @@ STORAGE_BACKEND: Dict[str, Any] = {
     "local": LocalBackend,
 }
 
-TARBALL = re.compile(r"\.(?:tgz|tar\.gz|taz|tz)$")
-CONTAINERS = {"blowfish": ".enc", "age": ".age"}
-_blowfish_told = False
-
 
 class BakthatFilter(logging.Filter):
     """Lets through what bakthat and the root logger say, and warnings of others."""
@@ -79,7 +70,7 @@ class BakthatFilter(logging.Filter):
 # --------------------------------------------------------------------------------------------- what all functions share
 
 
-def _get_store_backend(conf: Any, destination: Optional[str] = None, profile: str = "default") -> Tuple[Any, str, Dict]:
+def _get_store_backend(conf: Any, destination: Optional[str] = None, profile: str = "default") -> Tuple[Any, str, Any]:
     """The backend of a destination, its name, and the profile; plugins are loaded before the backend is looked up."""
     conf = profile_of(profiles_of(conf), profile)
     setup_plugins(conf)
@@ -95,42 +86,9 @@ def _destination(destination: Optional[str], conf: Dict[str, Any]) -> str:
     return destination or conf.get("default_destination") or DEFAULT_DESTINATION
 
 
-def _encoded(password: Any) -> bytes:
-    return password if isinstance(password, bytes) else str(password).encode("utf-8", "surrogateescape")
-
-
-def _excludes(exclude_file: Any, folder: str) -> List[str]:
-    """The patterns that hold for a folder: of the file that was named, else of the first of ``EXCLUDE_FILES`` in it."""
-    candidates = [os.path.join(folder, name) for name in EXCLUDE_FILES]
-    if exclude_file:
-        candidates = [os.path.abspath(os.path.expanduser(exclude_file)), os.path.join(folder, exclude_file)]
-        if not any(map(os.path.isfile, candidates)):
-            raise FileNotFoundError(errno.ENOENT, "No such exclude file", exclude_file)
-    for path in filter(os.path.isfile, candidates):
-        log.info("Using %s to exclude files.", path)
-        return _patterns(path)
-    return []
-
-
-def _patterns(path: str) -> List[str]:
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        return [line for line in file.read().split("\n") if line]
-
-
 def _get_exclude(exclude_file: str) -> Callable[[str], bool]:
     """A function that tells whether a path is excluded by the patterns of a file."""
-    lines = [line for line in _patterns(exclude_file) if not line.startswith("#")]
-    patterns = [line[:-1] if line.endswith("/") else line for line in lines]
-
-    def excluded(path: str) -> bool:
-        tails = [path[place:] for place in range(len(path)) if not place or path[place - 1] == "/"]
-        return any(
-            fnmatch.fnmatchcase(tail, pattern)
-            for pattern in patterns
-            for tail in (tails if "/" in pattern else tails[-1:])
-        )
-
-    return excluded
+    return _native.Excludes(exclude_file)
 
 
 def _display_backups(rows: Any) -> None:
@@ -138,16 +96,7 @@ def _display_backups(rows: Any) -> None:
     for row in rows:
         date = datetime.fromtimestamp(float(row.backup_date)).isoformat()
         tags = f"({row.tags})" if row.tags else ""
-        log.info("\t".join([date, row.backend.ljust(8), size_text(row.size).ljust(8), f"{row.stored_filename} {tags}"]))
-
-
-@contextlib.contextmanager
-def _temporary_folder() -> Iterator[str]:
-    folder = tempfile.mkdtemp(prefix="bakthat_")
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        log.info("%s\t%-8s\t%-8s\t%s %s", date, row.backend, size_text(row.size), row.stored_filename, tags)
 
 
 def _remove(backend: Any, record: Any) -> None:
@@ -231,37 +180,32 @@ def backup(
 
     filename = os.getcwd() if filename is None else os.fsdecode(filename)
     log.info("Backing up %s", safe_text(filename))
-    source = _Source(filename, conf, backend, exclude_file)
+    as_tree = hasattr(backend, "restore_into")
+    excluding: Dict[str, Any] = {"exclude_file": exclude_file or None, "exclude_files": EXCLUDE_FILES}
+    source = _native.Source(filename, conf, log, as_tree=as_tree, **excluding)
     password = kwargs["password"] if "password" in kwargs else os.environ.get("BAKTHAT_PASSWORD")
-    if password is None and source.tree_backend is None and str(prompt).lower() != "no":
+    if password is None and not as_tree and str(prompt).lower() != "no":
         password = _ask_password()
         if password is None:
             return None
-    encrypted = source.encryption(password)
+    encrypted, client = source.container_ending(password), socket.gethostname()
 
     with _reserved_name(backend, (safe_text(source.base), source.kind + encrypted)) as (stored_filename, clock):
         tag_text = tags if isinstance(tags, str) else " ".join(tags or [])
-        with _temporary_folder() as folder:
-            if source.tree_backend is not None:
-                size = source.store_tree(stored_filename, tag_text, clock)
-            else:
-                payload = source.payload(folder, password if encrypted else None)
+        if as_tree:
+            log.info("Uploading...")
+            moment = clock.replace(tzinfo=timezone.utc).timestamp()
+            size = source.save(backend.repository, stored_filename, tag_text.split(), client, moment)
+        else:
+            with temporary_folder() as folder:
+                payload = source.payload(folder, password if encrypted else None, _tell_of_blowfish)
                 size = os.path.getsize(payload)
                 log.info("Uploading...")
                 backend.upload(stored_filename, payload, s3_reduced_redundancy=bool(s3_reduced_redundancy))
-        date = shifted(clock)
-        record = Backups.create(
-            backend=destination,
-            backend_hash=hash_of_backend(backend),
-            backup_date=date,
-            filename=safe_text(kwargs.get("custom_filename") or source.arcname),
-            is_deleted=False,
-            last_updated=date,
-            metadata={"is_enc": bool(encrypted), "client": socket.gethostname()},
-            size=size,
-            stored_filename=stored_filename,
-            tags=tag_text,
-        )
+        named = safe_text(kwargs.get("custom_filename") or source.arcname)
+        columns = columns_of(backend, destination, shifted(clock), filename=named, stored_filename=stored_filename)
+        metadata = {"is_enc": bool(encrypted), "client": client}
+        record = Backups.create(**columns, metadata=metadata, size=size, tags=tag_text)
     BakSyncer(conf).sync_auto()
     if key:
         bakmanager_hook(conf, record, key)
@@ -269,86 +213,10 @@ def backup(
     return record
 
 
-class _Source:
-    """What is backed up, and how its object is made."""
-
-    def __init__(self, filename: str, conf: Dict[str, Any], backend: Any, exclude_file: Optional[str]) -> None:
-        self.filename, self.conf = filename, conf
-        self.tree_backend = backend if hasattr(backend, "restore_into") else None
-        self.is_folder = os.path.isdir(filename)
-        if not self.is_folder:
-            os.stat(filename)
-        self.compress = bool(conf.get("compress", True))
-        self.excludes = _excludes(exclude_file, filename) if self.is_folder else []
-        self.arcname = self.base = filename.strip("/").split("/")[-1]
-        if self.arcname in ("", ".", ".."):
-            self.arcname = self.base = os.path.basename(os.path.realpath(filename)) or "root"
-        self.precompressed = not self.is_folder and bool(TARBALL.search(self.arcname))
-        self.kind = ".tgz"
-        if not self.compress and self.tree_backend is None:
-            # A folder cannot be stored as it is: it becomes a tar that is not compressed.
-            self.kind = ".tar" if self.is_folder else ""
-        elif self.precompressed:
-            self.base = re.sub(r"\.(?:tgz|tar\.gz)", "", self.arcname)
-
-    def encryption(self, password: Any) -> str:
-        """The ending of the stored name for a password, checked before any work is done."""
-        container = self.conf.get("encryption") or "blowfish"
-        if container not in CONTAINERS:
-            raise BakthatError(f"encryption must be age or blowfish in the profile, not {container}")
-        if password and self.tree_backend is not None:
-            log.warning("The password is not used: the repository encrypts everything with its own")
-            return ""
-        if password and container == "blowfish" and len(_encoded(password)) > 56:
-            raise BadValue("A password for Blowfish has at most 56 bytes: use a shorter one, or encryption: age")
-        return CONTAINERS[container] if password else ""
-
-    def payload(self, folder: str, password: Any) -> str:
-        """The path of the object's bytes: the file itself, or one made in the temporary folder."""
-        global _blowfish_told
-        path = self.filename
-        if not self.compress:
-            log.info("Compression disabled")
-        elif self.precompressed:
-            log.info("File already compressed")
-        if self.kind == ".tar" or (self.compress and not self.precompressed):
-            if self.compress:
-                log.info("Compressing...")
-            path = os.path.join(folder, "archive")
-            _native.write_archive(self.filename, self.arcname, path, compress=self.compress, **self.excluding())
-        if password:
-            log.info("Encrypting...")
-            container = self.conf.get("encryption") or "blowfish"
-            if container == "blowfish" and not _blowfish_told:
-                _blowfish_told = True
-                log.info(
-                    "Blowfish, as bakthat 0.6.0 had it, is weak: encryption: age in the profile is the better setting"
-                )
-            encrypted = os.path.join(folder, "encrypted")
-            _native.encrypt_file(path, encrypted, _encoded(password), container=container)
-            if path != self.filename:
-                os.unlink(path)
-            path = encrypted
-        return path
-
-    def store_tree(self, stored_filename: str, tags: str, clock: datetime) -> int:
-        """Stores the files themselves in a repository; the bytes of the tar that they make."""
-        repository = self.tree_backend.repository
-        moment = clock.replace(tzinfo=timezone.utc).timestamp()
-        named = {"tags": tags.split(), "host": socket.gethostname(), "time": moment}
-        log.info("Uploading...")
-        if self.precompressed:
-            try:
-                return repository.backup_tar(self.filename, stored_filename, **named)
-            except _native.NativeError as error:
-                log.warning("%s is stored as a file, since it is no archive: %s", self.filename, error)
-        return repository.backup(self.filename, self.arcname, stored_filename, **self.excluding(), **named)
-
-    def excluding(self) -> Dict[str, Any]:
-        """What is left out of an archive or a snapshot, and how that is told."""
-        wide = bool(self.conf.get("wide_exclude"))
-        told = lambda name: log.debug("%s excluded", safe_text(name))  # noqa: E731
-        return {"exclude": self.excludes, "wide_exclude": wide, "excluded": told}
+@functools.lru_cache(maxsize=None)
+def _tell_of_blowfish() -> None:
+    """Logs it once in a process."""
+    log.info("Blowfish, as bakthat 0.6.0 had it, is weak: encryption: age in the profile is the better setting")
 
 
 # -------------------------------------------------------------------------------------------------------------- restore
@@ -391,71 +259,20 @@ def restore(
             return found
         if found is None:
             return None
-        with found, _temporary_folder() as folder:
-            _put_in_place(record, _path_of(found, folder), folder, password)
+        with found, temporary_folder() as folder:
+            _native.put_in_place(record, found, password, folder, os.getcwd(), log)
     events.on_restore(session_id, record)
     return record
 
 
 def _unrecorded(backend: Any, destination: str, stored_filename: str) -> Any:
     """A record made from the full stored name of a backup that the database does not know but the storage holds."""
-    record = Backups.from_stored_name(stored_filename, destination, hash_of_backend(backend))
+    record = Backups.from_stored_name(stored_filename, backend, destination)
     if record is None:
         return None
     if hasattr(backend, "stored_size"):
         return record if backend.stored_size(stored_filename) is not None else None
     return record if stored_filename in backend.ls() else None
-
-
-def _path_of(found: Any, folder: str) -> str:
-    """The path of what a backend downloaded, copied if it has none."""
-    name = getattr(found, "name", None)
-    if isinstance(name, str) and os.path.isfile(name):
-        return name
-    path = os.path.join(folder, "downloaded")
-    with open(path, "wb") as copy:
-        shutil.copyfileobj(found, copy, 1 << 20)
-    return path
-
-
-def _put_in_place(record: Any, path: str, folder: str, password: Any) -> None:
-    """Decrypts, unpacks, and puts into the current folder what a record's object holds."""
-    encrypted = bool(record.is_encrypted())
-    if encrypted:
-        log.info("Decrypting...")
-        decrypted = os.path.join(folder, "decrypted")
-        _native.decrypt_file(path, decrypted, _encoded(password))
-        path = decrypted
-    key_value = bool((record.metadata or {}).get("KeyValue"))
-    packed = re.search(r"\.(?:tgz|tar)(?:\.enc|\.age)?$", record.stored_filename)
-    if packed and not key_value:
-        log.info("Uncompressing...")
-        try:
-            _native.unpack_archive(path, os.getcwd())
-        except _native.UnsafeMember:
-            raise
-        except _native.NativeError as error:
-            if not encrypted:
-                raise
-            raise BakthatError(f"{record.stored_filename} is damaged, or the password is wrong ({error})") from error
-        return
-    name = os.path.basename(record.stored_filename if key_value else record.filename)
-    if name in ("", ".", ".."):
-        raise BakthatError(f"{record.stored_filename} has no name that a file can have")
-    if key_value and record.is_gzipped():
-        log.info("Uncompressing...")
-        _native.gunzip_file(path, os.path.join(folder, "plain"))
-        path = os.path.join(folder, "plain")
-    else:
-        log.info("Backup is not compressed")
-    target = f".bakthat-{uuid.uuid4().hex}"
-    try:
-        shutil.copyfile(path, target)
-        os.replace(target, name)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(target)
-        raise
 
 
 # --------------------------------------------------------------------------------------------- delete, ageing, rotation
@@ -498,7 +315,7 @@ def _named_set(filename: str, conf: Dict[str, Any], found: Any) -> List[Any]:
 
 
 def delete_older_than(
-    filename: str,
+    filename: Optional[str],
     interval: str,
     profile: str = "default",
     config: Any = CONFIG_FILE,
@@ -524,7 +341,11 @@ def delete_older_than(
 
 
 def rotate_backups(
-    filename: str, destination: Optional[str] = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
+    filename: Optional[str],
+    destination: Optional[str] = None,
+    profile: str = "default",
+    config: Any = CONFIG_FILE,
+    **kwargs: Any,
 ) -> List[Any]:
     """Deletes the backups of a name that the profile's rotation does not keep; their records.
 

@@ -8,15 +8,20 @@ import signal
 import sys
 import sysconfig
 import traceback
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Container, Dict, List, Optional, Tuple
 
 import bakthat
 from bakthat import recover
 from bakthat.conf import CONFIG_FILE, BakthatError, load_config, profile_of, write_config
-from bakthat.rotation import SATURDAY
 
 log = logging.getLogger("bakthat")
 
+# What is asked for one destination only.
+FURTHER_SETTINGS = {
+    "swift": (("auth_version", "Swift Auth Version: "), ("auth_url", "Swift Auth URL: ")),
+    "local": (("local_path", "Local Path: "),),
+    "backstay": (("repository", "Repository: "), ("repository_password_file", "Repository Password File: ")),
+}
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
@@ -116,6 +121,15 @@ def _ask(prompt: str, default: str = "") -> str:
     return input(prompt).strip() or default
 
 
+def _choose(prompt: str, default: str, choices: Container[str], wrong: str) -> str:
+    """One of the choices, in small letters; asked for again until it is."""
+    while True:
+        answer = _ask(prompt, default).lower()
+        if answer in choices:
+            return answer
+        log.error(wrong)
+
+
 def configure(profile: str = "default") -> None:
     """Asks for a profile's settings and writes them into the configuration file."""
     profiles = load_config()
@@ -126,21 +140,12 @@ def configure(profile: str = "default") -> None:
         conf["secret_key"] = _ask("AWS Secret Key: ")
         conf["s3_bucket"] = _ask("S3 Bucket Name: ")
         conf["glacier_vault"] = _ask("Glacier Vault Name: ")
-        while True:
-            destination = _ask("Default destination (s3): ", "s3").lower()
-            if destination in bakthat.STORAGE_BACKEND:
-                break
-            log.error("Invalid default_destination, should be s3 or glacier, swift, try again.")
+        wrong = "Invalid default_destination, should be s3 or glacier, swift, try again."
+        destination = _choose("Default destination (s3): ", "s3", bakthat.STORAGE_BACKEND, wrong)
         conf["default_destination"] = destination
         conf["region_name"] = _ask("Region Name (us-east-1): ", "us-east-1")
-        if destination == "swift":
-            conf["auth_version"] = _ask("Swift Auth Version: ")
-            conf["auth_url"] = _ask("Swift Auth URL: ")
-        elif destination == "local":
-            conf["local_path"] = _ask("Local Path: ")
-        elif destination == "backstay":
-            conf["repository"] = _ask("Repository: ")
-            conf["repository_password_file"] = _ask("Repository Password File: ")
+        for key, prompt in FURTHER_SETTINGS.get(destination, ()):
+            conf[key] = _ask(prompt)
         if new:
             conf["encryption"] = _encryption()
     except KeyboardInterrupt:
@@ -153,14 +158,11 @@ def configure(profile: str = "default") -> None:
 
 def _encryption() -> str:
     """The encryption of a new profile; scripts that answer only the original's questions get what is proposed."""
-    while True:
-        try:
-            answer = _ask("Encryption, age or blowfish (age): ", "age").lower()
-        except EOFError:
-            return "age"
-        if answer in bakthat.CONTAINERS:
-            return answer
-        log.error("Invalid encryption, should be age or blowfish, try again.")
+    wrong = "Invalid encryption, should be age or blowfish, try again."
+    try:
+        return _choose("Encryption, age or blowfish (age): ", "age", ("age", "blowfish"), wrong)
+    except EOFError:
+        return "age"
 
 
 def configure_backups_rotation(profile: str = "default") -> None:
@@ -171,12 +173,9 @@ def configure_backups_rotation(profile: str = "default") -> None:
         rotation: Dict[str, Any] = {
             f"{unit}s": int(_ask(f"Number of {unit}s to keep: ")) for unit in ("day", "week", "month")
         }
-        while True:
-            question = "First week day (to calculate wich weekly backup keep, saturday by default): "
-            day = _ask(question, DAYS[SATURDAY]).lower()
-            if day in DAYS:
-                break
-            log.error("Invalid first_week_day, please choose from sunday to saturday.")
+        question = "First week day (to calculate wich weekly backup keep, saturday by default): "
+        wrong = "Invalid first_week_day, please choose from sunday to saturday."
+        day = _choose(question, "saturday", DAYS, wrong)
     except KeyboardInterrupt:
         log.error("Cancelled by user")
         return
@@ -187,11 +186,9 @@ def configure_backups_rotation(profile: str = "default") -> None:
 
 def sync_server(database: str, users: str, host: str, port: int) -> None:
     """Serves the sync protocol until it is interrupted."""
-    from bakthat.server import SyncServer, read_users
-
-    with SyncServer((host, port), os.path.expanduser(database), read_users(users)) as server:
-        log.info("Serving on http://%s:%d", *server.server_address[:2])
-        server.serve_forever()
+    server = bakthat._native.SyncServer(host, port, os.path.expanduser(database), users)
+    log.info("Serving on http://%s", server.address)
+    server.serve()
 
 
 for function, words, help in (

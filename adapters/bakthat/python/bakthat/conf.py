@@ -3,11 +3,11 @@
 
 import logging
 import os
-import tempfile
 from typing import Any, Dict, Optional
 
 import yaml
 
+from bakthat._native import replace_private
 from bakthat.hub import Events
 
 log = logging.getLogger(__name__)
@@ -59,17 +59,8 @@ def load_config(config_file: Any = CONFIG_FILE) -> Dict[str, Any]:
 
 def write_config(profiles: Dict[str, Any], path: str = CONFIG_FILE) -> None:
     """Replaces the file at once, readable by its owner only."""
-    path = os.path.realpath(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=".bakthat.yml-", dir=os.path.dirname(path))
-    try:
-        with open(descriptor, "w", encoding="utf-8") as stream:
-            yaml.safe_dump(profiles, stream, default_flow_style=False, allow_unicode=True)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    text = yaml.safe_dump(profiles, default_flow_style=False, allow_unicode=True)
+    replace_private(path, text.encode("utf-8"))
 
 
 def profiles_of(config: Any = None, conf: Optional[Dict[str, Any]] = None, profile: str = "default") -> Dict[str, Any]:

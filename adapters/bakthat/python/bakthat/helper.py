@@ -12,9 +12,9 @@ from typing import Any, Optional, Tuple
 
 import bakthat
 from bakthat import _native
-from bakthat.backends import S3Backend, downloaded
+from bakthat.backends import S3Backend
 from bakthat.conf import BadValue
-from bakthat.models import hash_of_backend
+from bakthat.models import columns_of, hash_of_backend
 from bakthat.sync import BakSyncer
 
 log = logging.getLogger(__name__)
@@ -100,21 +100,11 @@ class KeyValue(S3Backend):
             data = gzip.compress(data)
         if password:
             container = self.conf.get("encryption") or "blowfish"
-            data = _through_files(_native.encrypt_file, data, bakthat._encoded(password), container=container)
+            data = _native.encrypt(data, password, container=container)
         self.store.put(keyname, data)
-        now = int(time.time())
-        bakthat.Backups.upsert(
-            backend="s3",
-            backend_hash=hash_of_backend(self),
-            backup_date=now,
-            filename=keyname,
-            is_deleted=False,
-            last_updated=now,
-            metadata={"KeyValue": True, "is_enc": bool(password), "is_gzipped": bool(compress)},
-            size=len(data),
-            stored_filename=keyname,
-            tags="",
-        )
+        columns = columns_of(self, "s3", int(time.time()), filename=keyname, stored_filename=keyname)
+        metadata = {"KeyValue": True, "is_enc": bool(password), "is_gzipped": bool(compress)}
+        bakthat.Backups.upsert(**columns, metadata=metadata, size=len(data), tags="")
 
     def get_key(self, keyname: str, default: Any = None, password: Any = None) -> Any:
         data = self.store.get(keyname)
@@ -124,7 +114,7 @@ class KeyValue(S3Backend):
         if row.is_encrypted() if row else password:
             if not password:
                 raise TypeError(f"{keyname} is encrypted: get_key needs its password")
-            data = _through_files(_native.decrypt_file, data, bakthat._encoded(password))
+            data = _native.decrypt(data, password)
         if row.is_gzipped() if row else data.startswith(b"\x1f\x8b"):
             data = gzip.decompress(data)
         return json.loads(data)
@@ -139,12 +129,3 @@ class KeyValue(S3Backend):
 
     def get_key_url(self, keyname: str, expires_in: int, method: str = "GET") -> str:
         return self.store.presign(keyname, int(expires_in), method)
-
-
-def _through_files(convert: Any, data: bytes, password: bytes, **named: Any) -> bytes:
-    """What a conversion of files makes of a value."""
-    with tempfile.NamedTemporaryFile(prefix="bakthat_") as source:
-        source.write(data)
-        source.flush()
-        with downloaded(lambda path: bool(convert(source.name, path, password, **named)) or True) as result:
-            return result.read()

@@ -56,9 +56,6 @@ class Events:
     def _slots(self) -> Dict[str, EventSlot]:
         return {name: slot for name, slot in self.__dict__.items() if isinstance(slot, EventSlot)}
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__name__} object at {hex(id(self))}>"
-
     def __len__(self) -> int:
         return len(self._slots())
 

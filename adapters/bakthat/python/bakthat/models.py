@@ -116,6 +116,12 @@ def hash_of_backend(backend: Any) -> str:
     return backend_hash(backend.conf, container)
 
 
+def columns_of(backend: Any, destination: str, date: int, **columns: Any) -> Dict[str, Any]:
+    """The columns of a new row of the backups that a backend has."""
+    named = {"backend": destination, "backend_hash": hash_of_backend(backend), "is_deleted": False}
+    return {**named, "backup_date": date, "last_updated": date, **columns}
+
+
 def profile_hashes(conf: Dict[str, Any], profile: str, backend: Any = None) -> List[str]:
     """Every hash that rows of a profile may have: of both buckets, of the backends known, of the one in use."""
     import bakthat
@@ -144,9 +150,9 @@ class Backups(SyncedModel):
     backend_hash = CharField(index=True, null=True)
     backup_date = IntegerField(index=True)
     filename = TextField(index=True)
-    is_deleted = FlagField(default=False)
+    is_deleted: Any = FlagField(default=False)
     last_updated = IntegerField()
-    metadata = JsonField(default=dict)
+    metadata: Any = JsonField(default=dict)
     size = IntegerField(default=0)
     stored_filename = TextField(unique=True)
     tags = CharField(default="")
@@ -229,23 +235,14 @@ class Backups(SyncedModel):
         return bool(parsed) or name in (self.filename, self.stored_filename)
 
     @classmethod
-    def from_stored_name(cls, stored_name: str, backend: str, hashed: str, size: int = 0) -> Optional["Backups"]:
+    def from_stored_name(cls, stored_name: str, backend: Any, destination: str, size: int = 0) -> Optional["Backups"]:
         """The row, not yet saved, that a stored name alone tells of; None for names of another kind."""
         parsed = parse_stored_name(stored_name)
         if parsed is None:
             return None
         name, clock, _, container = parsed
-        date = shifted(clock)
-        return cls(
-            backend=backend,
-            backend_hash=hashed,
-            backup_date=date,
-            filename=name,
-            last_updated=date,
-            metadata={"is_enc": bool(container)},
-            size=size,
-            stored_filename=stored_name,
-        )
+        columns = columns_of(backend, destination, shifted(clock), filename=name, stored_filename=stored_name)
+        return cls(**columns, metadata={"is_enc": bool(container)}, size=size)
 
 
 class Jobs(SyncedModel):

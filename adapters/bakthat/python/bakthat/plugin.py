@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import threading
-from typing import Any, Dict, List, Optional, Set
+from typing import Any, Dict, Optional, Set
 
 from bakthat.conf import PLUGINS_DIR, BadValue, BakthatError, events
 from bakthat.hub import EVENTS, EventSlot
@@ -63,7 +63,7 @@ def _deactivate(plugin: Plugin) -> None:
         pass
 
 
-def load_plugin(cls: Any, conf: Optional[Dict[str, Any]]) -> Plugin:
+def load_plugin(cls: Any, conf: Any) -> Plugin:
     """Makes and activates a plugin; it is deactivated when the interpreter ends."""
     if not (isinstance(cls, type) and issubclass(cls, Plugin)):
         raise Exception("Plugin must be a bakthat.plugin.Plugin subclass!")
@@ -84,8 +84,8 @@ def setup_plugins(conf: Optional[Dict[str, Any]] = None) -> None:
         folder = os.path.expanduser(conf.get("plugins_dir") or PLUGINS_DIR)
         if os.path.isdir(folder) and folder not in sys.path:
             sys.path.append(folder)
-        entries = conf.get("plugins") or []
-        entries: List[str] = [entries] if isinstance(entries, str) else entries
+        named = conf.get("plugins") or []
+        entries = [named] if isinstance(named, str) else named
         if not isinstance(entries, (list, tuple)):
             raise BakthatError("The setting plugins must be a list of module.Class entries")
         for entry in entries:

@@ -2,11 +2,9 @@
 """Moving archives into a Backstay repository, and rows that were lost back out of a storage."""
 
 import getpass
-import hashlib
 import json
 import logging
 import os
-import tarfile
 from datetime import timedelta
 from typing import Any, Dict, List, Optional
 
@@ -14,7 +12,7 @@ import bakthat
 from bakthat import _native
 from bakthat.conf import CONFIG_FILE, BakthatError, profile_of, profiles_of
 from bakthat.models import Backups, hash_of_backend
-from bakthat.utils import DATE, parse_stored_name, safe_text, shifted, true_epoch, utc_clock
+from bakthat.utils import DATE, parse_stored_name, safe_text, shifted, temporary_folder, true_epoch, utc_clock
 
 log = logging.getLogger("bakthat")
 
@@ -33,7 +31,7 @@ def rebuild(
         if Backups.get_or_none(Backups.stored_filename == name) is not None:
             continue
         size = backend.stored_size(name) if hasattr(backend, "stored_size") else 0
-        record = Backups.from_stored_name(name, destination, hash_of_backend(backend), size or 0)
+        record = Backups.from_stored_name(name, backend, destination, size or 0)
         if record is None:
             log.info("%s is not the name of a backup", name)
             continue
@@ -65,7 +63,8 @@ def migrate(
     rows = Backups.search(safe_text(query), destination, profile=profile, config=profiles, backend=source)
     there, moved, password = set(target.ls()), [], kwargs.get("password")
     for record in list(rows):
-        if (record.metadata or {}).get("KeyValue") or parse_stored_name(record.stored_filename) is None:
+        parsed = parse_stored_name(record.stored_filename)
+        if (record.metadata or {}).get("KeyValue") or parsed is None:
             log.info("%s stays where it is: it is no archive", record.stored_filename)
             continue
         log.info("%s %s", "Would move" if dry_run else "Moving", record.stored_filename)
@@ -74,40 +73,28 @@ def migrate(
             continue
         if record.is_encrypted() and not password:
             password = os.environ.get("BAKTHAT_PASSWORD") or getpass.getpass("Password: ")
-        if _move(record, source, target, password, there):
+        if _move(record, parsed, source, target, password, there):
             moved.append(record)
             if delete_source:
                 source.delete(moved[-1].metadata["migrated_from"])
     return moved
 
 
-def _move(record: Any, source: Any, target: Any, password: Any, there: Any) -> bool:
+def _move(record: Any, parsed: Any, source: Any, target: Any, password: Any, there: Any) -> bool:
     """Stores one backup's contents as a snapshot, reads them back, and lets the row name it."""
-    old_name = record.stored_filename
-    _, clock, kind, container = parse_stored_name(old_name)
+    old_name, (name, clock, kind, container) = record.stored_filename, parsed
     found = source.download(old_name)
     if found is None:
         log.info("%s is not available yet: try again later", old_name)
         return False
-    with found, bakthat._temporary_folder() as folder:
-        path = bakthat._path_of(found, folder)
-        if record.is_encrypted():
-            decrypted = os.path.join(folder, "decrypted")
-            _native.decrypt_file(path, decrypted, bakthat._encoded(password))
-            path = decrypted
+    with found, temporary_folder() as folder:
         moment = true_epoch(record.backup_date)
-        if not kind:
-            # One file: it becomes a member of that name, as an archive of it would have.
-            os.chmod(path, 0o644)
-            os.utime(path, (moment, moment))
-            archive = os.path.join(folder, "archive")
-            _native.write_archive(path, os.path.basename(record.filename), archive)
-            path = archive
-        new_name = old_name[: len(old_name) - len(container)] if container else old_name
+        path = _native.as_archive(record, found, password, folder, moment)
+        new_name = old_name.removesuffix(container)
         # A name that another backup has (of that second, without the password) makes way for one of the next second.
         while _is_other(new_name, record, target, path, there):
             clock += timedelta(seconds=1)
-            new_name = f"{parse_stored_name(old_name)[0]}.{clock:{DATE}}{kind}"
+            new_name = f"{name}.{clock:{DATE}}{kind}"
         if new_name not in there:
             named = {"tags": (record.tags or "").split(), "time": moment}
             target.repository.backup_tar(path, new_name, host=(record.metadata or {}).get("client"), **named)
@@ -136,23 +123,7 @@ def _is_other(name: str, record: Any, target: Any, path: str, there: Any) -> boo
 def _differing_members(path: str, target: Any, name: str) -> str:
     """The names of members that an archive and a snapshot do not have alike, or nothing."""
     with target.download(name) as stored:
-        first, second = _members(path), _members(stored.name)
-    return ", ".join(sorted(name for name in {*first, *second} if first.get(name) != second.get(name))[:5])
-
-
-def _members(path: str) -> Dict[str, Any]:
-    members: Dict[str, Any] = {}
-    with tarfile.open(path, errors="surrogateescape") as archive:
-        for member in archive:
-            digest, name = hashlib.sha256(), member.name.lstrip("/")
-            if member.isreg() or member.islnk():
-                file = archive.extractfile(member)
-                for piece in iter(lambda: file.read(1 << 20), b""):
-                    digest.update(piece)
-            kind = b"0" if member.islnk() else member.type
-            link = member.linkname if member.issym() else ""
-            members[name] = (kind, digest.hexdigest(), member.mode & 0o7777, int(member.mtime), link)
-    return members
+        return ", ".join(_native.differing_members(path, stored)[:5])
 
 
 def _glacier(profile: str, config: Any, kwargs: Dict[str, Any]) -> Any:

@@ -1,36 +1,19 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Rows exchanged with a sync server, and a monitoring service told of backups (reference, section 18)."""
 
-import base64
 import json
 import logging
 import socket
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from typing import Any, Dict, Optional, Tuple
 
+from bakthat._native import request
 from bakthat.conf import BakthatError, config
 from bakthat.models import Backups, Config
 from bakthat.utils import shifted, utc_clock
 
 log = logging.getLogger(__name__)
-
-TIMEOUT = 60  # seconds without an answer
-
-
-def request(
-    method: str, url: str, auth: Tuple[Any, Any], headers: Dict[str, str] = {}, body: Optional[bytes] = None
-) -> Tuple[int, str]:
-    """Status and text of the answer, whatever the status; an OSError where there is none."""
-    login = base64.b64encode(f"{auth[0] or ''}:{auth[1] or ''}".encode("utf-8")).decode("ascii")
-    named = {**headers, "Authorization": f"Basic {login}"}
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, body, named, method=method), timeout=TIMEOUT) as answer:
-            return answer.status, answer.read().decode("utf-8", "replace")
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode("utf-8", "replace")
 
 
 class BakSyncer:
@@ -41,7 +24,7 @@ class BakSyncer:
         self.sync_auth = (settings.get("username"), settings.get("password"))
         self.api_url = settings.get("url")
         headers = {"content-type": "application/json", "bakthat-client": socket.gethostname()}
-        self.request_kwargs = {"auth": self.sync_auth, "headers": headers}
+        self.request_kwargs: Dict[str, Any] = {"auth": self.sync_auth, "headers": headers}
 
     def get_resource(self, name: str) -> str:
         if not self.api_url:
@@ -136,13 +119,7 @@ def bakmanager_periodic_backups(conf: Dict[str, Any]) -> None:
     status, text = request("GET", *_monitoring(conf))
     if status >= 400:
         raise BakthatError(f"The monitoring service answered {status}: {' '.join(text.split())}")
+    line = "%-20s status: %-5s interval: %-6s total: %-10s latest: %s "
     for item in json.loads(text)["_items"]:
         latest = (item.get("latest") or {}).get("date_human")
-        log.info(
-            "%s status: %s interval: %s total: %s latest: %s ",
-            str(item.get("key")).ljust(20),
-            str(item.get("status")).ljust(5),
-            str(item.get("interval_human")).ljust(6),
-            str(item.get("total_size_human")).ljust(10),
-            latest,
-        )
+        log.info(line, *map(item.get, ("key", "status", "interval_human", "total_size_human")), latest)

@@ -149,7 +149,7 @@ class Case(unittest.TestCase):
         return backups.create(
             **{
                 "backend": "s3",
-                "backend_hash": self.bakthat.hash_of_backend(backend),
+                "backend_hash": self.bakthat.models.hash_of_backend(backend),
                 "backup_date": shifted,
                 "last_updated": shifted,
                 "filename": name,

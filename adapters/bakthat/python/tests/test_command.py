@@ -262,10 +262,10 @@ class LostDatabase(Case):
             ("name20120927010203.tgz.enc", "name"),
             ("a.b.20240101000000", "a.b"),
         ):
-            row = self.bakthat.Backups.from_stored_name(name, "s3", "h")
+            row = self.bakthat.Backups.from_stored_name(name, self.backend(), "s3")
             self.assertEqual((row.filename, row.metadata["is_enc"]), (filename, name.endswith(".enc")))
         for name in ("key", "name.tgz", "x.99999999999999.tgz"):
-            self.assertIsNone(self.bakthat.Backups.from_stored_name(name, "s3", "h"))
+            self.assertIsNone(self.bakthat.Backups.from_stored_name(name, self.backend(), "s3"))
 
 
 class Interrupted(Case):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Events and plugins: lines 33 to 36 of the conformance checklist."""
 
+import os
 import textwrap
 import unittest
 import uuid
@@ -305,6 +306,11 @@ class Plugins(Case):
         key.set_contents_from_string("text")
         self.assertEqual((key.exists(), key.size, key.name, key.get_contents_as_string()), (True, 4, "k", b"text"))
         self.assertTrue(key.last_modified)
+        local = self.bakthat.LocalBackend({"local_path": str(self.home), "s3_bucket": "tmp"}).store
+        self.file("../tmp/f")
+        os.utime(self.tmp / "f", (0, 0))
+        self.assertEqual(local.last_modified("f"), "Thu, 01 Jan 1970 00:00:00 GMT")
+        self.assertEqual([local.last_modified("g"), self.backend().store.last_modified("g")], [None, None])
         key.set_acl("private")
         key.set_contents_from_filename(str(self.file("f", "of a file")))
         key.get_contents_to_filename(str(self.work / "out"))

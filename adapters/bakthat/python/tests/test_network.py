@@ -9,7 +9,6 @@ import signal
 import socket
 import sqlite3
 import tempfile
-import threading
 import time
 import unittest
 import urllib.parse
@@ -129,13 +128,11 @@ class Sync(Case):
         self.assertEqual([row["filename"] for row in json.loads(self.server.requests[-1].body)["new"]], ["f"])
 
     def test_39_two_machines_meet_at_our_own_server(self):
-        from bakthat.server import SyncServer
-
-        server = SyncServer(("127.0.0.1", 0), str(self.home / "server.sqlite"), {"user": "secret", "other": "word"})
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        self.addCleanup(server.server_close)
-        self.addCleanup(server.shutdown)
-        url = f"http://127.0.0.1:{server.server_address[1]}"
+        users = self.file("users", "user:secret\nother:word\n")
+        server = self.started("sync-server", "--users", users, "--port", "0", "--database", self.home / "server.sqlite")
+        self.addCleanup(server.communicate)
+        self.addCleanup(server.send_signal, signal.SIGINT)
+        url = server.stderr.readline().split()[-1]
         self.profiles["sync"]["url"] = url
         self.write_config(self.profiles)
         homes = [tempfile.mkdtemp(dir=self.home) for _ in range(2)]

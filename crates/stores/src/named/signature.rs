@@ -36,7 +36,7 @@ pub(super) fn encoded_path(text: &str) -> String {
     utf8_percent_encode(text, KEPT_IN_PATH).to_string()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -56,6 +56,11 @@ pub(super) fn stamp(time: SystemTime) -> String {
 /// The host that a request names.
 fn host(origin: &str) -> &str {
     origin.split_once("://").map_or(origin, |(_, host)| host)
+}
+
+/// A header's value as it is signed.
+fn one_blank(value: &str) -> String {
+    value.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// The query's parts in the order in which they are signed.
@@ -102,7 +107,7 @@ impl Signer {
         let own = [("x-amz-date".to_owned(), stamp.clone()), ("x-amz-content-sha256".to_owned(), sum.to_owned())];
         let mut signed: Vec<(String, String)> = headers
             .iter()
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .map(|(name, value)| (name.to_ascii_lowercase(), one_blank(value)))
             .filter(|(name, _)| name.starts_with("x-amz-"))
             .chain(own.clone())
             .collect();
