@@ -22,6 +22,7 @@ import time
 import urllib.parse
 
 _s3 = None
+_swift = None
 # The server must outlive the test that starts it, whose TMPDIR and working directory go with it.
 _environment = dict(os.environ)
 
@@ -96,6 +97,48 @@ def _garage(program):
         raise RuntimeError(f"Garage makes no key: {key}{allowed.stderr}")
     names = {"access_key": found[0][1], "secret_key": found[1][1]}
     return {**names, "endpoint_url": f"http://127.0.0.1:{api}", "region_name": "garage"}
+
+
+def swift_itself():
+    """The address to log in at of OpenStack's own servers, as Debian has them (``swift_server.py``)."""
+    global _swift
+    if _swift is None:
+        folder = tempfile.mkdtemp(prefix="bakthat-swift-", dir=_folder_with_attributes())
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        log = os.path.join(folder, "log")
+        program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "swift_server.py")
+        # Not with the Python of the tests: Swift is a package of the system's.
+        environment = {name: value for name, value in _environment.items() if not name.startswith("PYTHON")}
+        with open(log, "wb") as err:
+            process = subprocess.Popen(
+                ["/usr/bin/python3", "-B", program, os.path.join(folder, "swift")],
+                cwd="/",
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=err,
+                preexec_fn=ends_with_us,
+            )
+        atexit.register(process.communicate)
+        _swift = process.stdout.readline().decode().strip()
+        if not _swift:
+            with open(log, encoding="utf-8", errors="replace") as file:
+                raise RuntimeError(f"Swift does not start (scripts/setup test installs it): {file.read()[-3000:]}")
+    return _swift
+
+
+def _folder_with_attributes():
+    """A folder on a file system that keeps extended attributes of users, as Swift needs it."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    tried = [_environment.get("TMPDIR", "/tmp"), "/var/tmp", _environment.get("HOME", "/root"), here]
+    for folder in tried:
+        try:
+            with tempfile.TemporaryDirectory(dir=folder) as name:
+                os.setxattr(name, "user.bakthat", b"x")
+            return folder
+        except OSError:
+            continue
+    raise RuntimeError(f"Swift needs extended attributes of users, which none of {', '.join(tried)} keeps")
 
 
 def free_ports(count):

@@ -234,6 +234,15 @@ class OfTheOriginal(Case):
         folder = self.restored("frozen", destination="glacier", config=profiles)
         self.assertEqual((folder / "frozen").read_text(), "on glacier\n")
 
+    def test_20_objects_on_swift_itself(self):
+        profiles = self.bakthat.load_config()
+        profiles["swift"]["auth_url"] = servers.swift_itself()
+        store = self.bakthat.SwiftBackend(profiles["swift"]).store
+        for path in (ORIGINAL / "storage/mycontainer").iterdir():
+            store.upload(path.name, str(path))
+        folder = self.restored("swifted", profile="swift", config=profiles)
+        self.assertEqual((folder / "swifted").read_text(), "on swift\n")
+
     def test_20_the_objects_decrypt_with_an_independent_implementation(self):
         for path in (ORIGINAL / "storage/mybucket").glob("pw2.*"):
             self.assertTrue(blowfish.decrypt(path.read_bytes(), b"abab")[0].startswith(b"\x1f\x8b"))
