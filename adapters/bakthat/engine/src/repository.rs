@@ -46,6 +46,8 @@ use crate::walk::Step;
 const TAG: &str = "bakthat:";
 /// How long a store that is down is asked again.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// Bytes of a pack: less than others take, since one fills while others are stored, and all of it in somebody else's process.
+const PACK_SIZE: usize = 6 << 20;
 /// Bytes of contents that are loaded before they are written,
 const AHEAD: u64 = 16 << 20;
 /// of not many more blobs,
@@ -89,8 +91,8 @@ impl Saving<'_> {
             skip_if_unchanged: false,
             dry_run: false,
             save_partial: false,
-            retry_lock: None,
-            write: WriteOptions::default(),
+            retry_lock: Some(LOCK_PATIENCE),
+            write: WriteOptions { pack_size: PACK_SIZE, ..WriteOptions::default() },
         }
     }
 }
@@ -227,7 +229,6 @@ impl Repository {
             }
         });
         let job = JobControl::new(0, handler, Box::new(move || asked.is_cancelled()));
-        let _lock = self.shared(control)?;
         let report = backup(&self.repository, options, sources, &job, observer);
         control.check()?;
         let report = report.map_err(told)?;

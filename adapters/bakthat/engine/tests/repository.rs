@@ -212,6 +212,34 @@ fn a_wrong_password_and_a_missing_repository_are_told_apart() {
 }
 
 #[test]
+fn a_backup_takes_one_lock_and_waits_for_another_ones_only_as_long_as_it_is_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (site, place) = (site(folder.path()), folder.path().join("repository"));
+    let repository = open(&place);
+    let locks = || fs::read_dir(place.join("locks")).unwrap().count();
+    let seen = Mutex::new(Vec::new());
+    let note = |_: &[u8]| seen.lock().unwrap().push(locks());
+    let logs = Excludes::new(&["*.log"], false);
+    repository.backup(&site, b"site", &logs, &saving("site.1.tgz"), &Control::default(), &note).unwrap();
+    assert_eq!(*seen.lock().unwrap(), [1]);
+
+    let store = Arc::new(backstay_stores::LocalStore::new(&place));
+    let other = Arc::new(Opened::open(store, PASSWORD).unwrap());
+    let alone = other.lock(true, None).unwrap();
+    let control = Control::default();
+    std::thread::scope(|scope| {
+        let waiting =
+            scope.spawn(|| repository.backup(&site, b"site", &logs, &saving("site.2.tgz"), &control, &|_| {}));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        control.cancel();
+        assert!(matches!(waiting.join().unwrap(), Err(Error::Interrupted)));
+    });
+    assert_eq!(repository.list().unwrap(), ["site.1.tgz"]);
+    drop(alone);
+    backup(&repository, &site, "site.3.tgz");
+}
+
+#[test]
 fn what_is_read_is_under_a_lock_and_none_is_left() {
     let folder = tempfile::tempdir().unwrap();
     let (site, place) = (site(folder.path()), folder.path().join("repository"));

@@ -18,6 +18,7 @@ use pyo3::exceptions::{PyException, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
+mod allocator;
 mod repository;
 
 /// So often signals are looked for while work is going on.
