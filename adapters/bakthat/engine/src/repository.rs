@@ -157,6 +157,7 @@ impl Repository {
         control: &Control,
         excluded: &(dyn Fn(&[u8]) + Sync),
     ) -> Result<u64> {
+        control.begin("Saving");
         let given = source.as_os_str().as_bytes();
         let there = if given.ends_with(b"/") { std::fs::metadata(source) } else { std::fs::symlink_metadata(source) };
         there.about(source)?;
@@ -205,6 +206,7 @@ impl Repository {
     /// # Errors
     /// The archive is damaged, or a member of it would leave the folder; the store's. [`Error::Interrupted`].
     pub fn backup_tar(&self, archive: &Path, saving: &Saving<'_>, control: &Control) -> Result<u64> {
+        control.begin("Saving");
         // All of it is looked at first: a damaged one leaves no packs behind.
         let contents = crate::unpack::verify(archive, control)?;
         let source = TarSource::new(archive, contents, control);
@@ -298,6 +300,7 @@ impl Repository {
     /// # Errors
     /// The repository's, the file's; nothing is at `out` then. [`Error::Interrupted`].
     pub fn download(&self, stored_name: &str, out: &Path, control: &Control) -> Result<bool> {
+        control.begin("Downloading");
         let _lock = self.reading(control)?;
         let snapshots = self.snapshots(stored_name)?;
         let Some((_, snapshot)) = snapshots.first() else { return Ok(false) };
@@ -315,6 +318,7 @@ impl Repository {
     /// # Errors
     /// Something could not be restored: it is named, the rest is there. The repository's. [`Error::Interrupted`].
     pub fn restore(&self, stored_name: &str, folder: &Path, control: &Control) -> Result<bool> {
+        control.begin("Restoring");
         let _lock = self.reading(control)?;
         let snapshots = self.snapshots(stored_name)?;
         let Some((_, snapshot)) = snapshots.first() else { return Ok(false) };
