@@ -207,10 +207,14 @@ impl Repository {
     /// The archive is damaged, or a member of it would leave the folder; the store's. [`Error::Interrupted`].
     pub fn backup_tar(&self, archive: &Path, saving: &Saving<'_>, control: &Control) -> Result<u64> {
         control.begin("Saving");
+        // What counts are the archive's own bytes, which are read twice.
+        control.expect(2 * std::fs::metadata(archive).about(archive)?.len());
+        let uncounted = Control::default();
         // All of it is looked at first: a damaged one leaves no packs behind.
         let contents = crate::unpack::verify(archive, control)?;
         let source = TarSource::new(archive, contents, control);
-        let observer = Watching { control, excluded: &|_| {}, failed: Mutex::default(), failures: AtomicU64::new(0) };
+        let observer =
+            Watching { control: &uncounted, excluded: &|_| {}, failed: Mutex::default(), failures: AtomicU64::new(0) };
         let mut sources: [Box<dyn Source>; 1] = [Box::new(source)];
         self.run(&saving.options(), &mut sources, control, &observer)
     }

@@ -172,6 +172,20 @@ fn an_archive_moves_in_with_its_links_and_a_damaged_one_does_not() {
 }
 
 #[test]
+fn the_bytes_of_an_archive_that_moves_in_are_counted_to_the_end_and_not_beyond() {
+    let folder = tempfile::tempdir().unwrap();
+    let (site, place) = (site(folder.path()), folder.path().join("repository"));
+    let repository = open(&place);
+    backup(&repository, &site, "one");
+    let archive = folder.path().join("one.tgz");
+    assert!(repository.download("one", &archive, &Control::default()).unwrap());
+    let control = Control::default();
+    repository.backup_tar(&archive, &saving("two"), &control).unwrap();
+    let length = fs::metadata(&archive).unwrap().len();
+    assert_eq!(control.position(), (2 * length, 2 * length));
+}
+
+#[test]
 fn what_is_deleted_is_forgotten_and_prune_gives_its_room_back() {
     let folder = tempfile::tempdir().unwrap();
     let (site, place) = (site(folder.path()), folder.path().join("repository"));
