@@ -15,6 +15,7 @@ import sys
 import tarfile
 import time
 import unittest
+from contextlib import closing
 from unittest import mock
 
 import blowfish
@@ -31,7 +32,7 @@ class Records(Case):
         bakthat, seen = self.bakthat, []
 
         def look(session_id, record):
-            with sqlite3.connect(self.home / ".bakthat.sqlite") as database:
+            with closing(sqlite3.connect(self.home / ".bakthat.sqlite")) as database, database:
                 seen.extend(database.execute("SELECT stored_filename, size, is_deleted FROM backups"))
 
         bakthat.events.on_backup += look

@@ -13,6 +13,7 @@ import threading
 import time
 import unittest
 import urllib.parse
+from contextlib import closing
 
 import servers
 from case import Case
@@ -181,7 +182,7 @@ class Sync(Case):
         self.assertEqual(self.succeeds(self.command("sync")).stderr, "")
         server.send_signal(signal.SIGINT)
         self.assertEqual((server.communicate()[1], server.returncode), ("Cancelled by user\n", 1))
-        with sqlite3.connect(database) as served:
+        with closing(sqlite3.connect(database)) as served, served:
             self.assertEqual(served.execute("SELECT user, count(*) FROM rows").fetchall(), [("user", 1)])
         self.assertIn("no line name:password", self.command("sync-server", "--users", os.devnull).stderr)
 

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import tarfile
 import unittest
+from contextlib import closing
 from unittest import mock
 
 import blowfish
@@ -166,7 +167,7 @@ class OfTheOriginal(Case):
 
     def setUp(self):
         super().setUp()
-        with sqlite3.connect(self.home / ".bakthat.sqlite") as database:
+        with closing(sqlite3.connect(self.home / ".bakthat.sqlite")) as database, database:
             database.executescript((ORIGINAL / "database.sql").read_text())
         text = (ORIGINAL / "bakthat.yml").read_text()
         address = servers.s3_settings()["endpoint_url"]
