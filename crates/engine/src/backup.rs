@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ScopedJoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backstay_core::{
     End, Fatal, FileKind, Id, Job, Level, MessageLevel, Source, SourceInfo, Start, Tally, Time, Verdict,
@@ -33,6 +33,9 @@ use crate::reference::{chain, find_reference, is_of, start};
 use crate::tree::{Observer, TreeError, TreeOptions, TreeReport, absolute, back_up_tree};
 
 pub use backstay_repository::snapshot::PARTIAL_TAG;
+
+/// Between two looks whether a job that waits for a lock is still wanted.
+const LOCK_TURN: Duration = Duration::from_secs(1);
 
 /// Which snapshot unchanged files are taken from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -137,8 +140,8 @@ fn run(
     if options.dry_run {
         return run_locked(repository, options, sources, job, observer, || Ok(None));
     }
-    if options.retry_lock.is_some() {
-        let lock = repository.lock(false, options.retry_lock)?;
+    if let Some(patience) = options.retry_lock {
+        let lock = lock_patiently(repository, patience, job)?;
         return run_locked(repository, options, sources, job, observer, || Ok(Some(lock)));
     }
     // The fifth of a second after which a lock is known to hold is much of the time of a backup that finds nothing new. Its
@@ -162,6 +165,18 @@ fn run(
         };
         run_locked(repository, options, sources, job, observer, settled)
     })
+}
+
+/// Takes a lock; waits for somebody else's as long as patience and the job last.
+fn lock_patiently(repository: &Arc<Repository>, patience: Duration, job: &dyn Job) -> Result<Lock, Error> {
+    let began = Instant::now();
+    loop {
+        let left = patience.saturating_sub(began.elapsed());
+        match repository.lock(false, Some(left.min(LOCK_TURN))) {
+            Err(Error::Locked(_)) if left > LOCK_TURN && job.cancelled().is_none() => {}
+            done => return done,
+        }
+    }
 }
 
 /// The job with its lock, which `settled` waits for.

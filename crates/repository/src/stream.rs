@@ -32,6 +32,14 @@ impl ChunkBuffer {
         self.filled = 0;
     }
 
+    /// Keeps at most so many bytes of room.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        if self.bytes.len() > bytes {
+            self.bytes.truncate(bytes);
+            self.bytes.shrink_to_fit();
+        }
+    }
+
     /// At least `count` writable bytes behind the filled ones.
     fn room(&mut self, count: usize) -> &mut [u8] {
         let end = self.filled + count;

@@ -43,6 +43,8 @@ const UPLOADERS: usize = 2;
 /// Bytes of chunks that may wait for each thread that computes them. There may always be as many chunks as threads: a long
 /// stream needs no more, and of small files many fit, so that nobody sleeps between two of them.
 const WAITING_PER_THREAD: usize = 2 << 20;
+/// Bytes of a buffer that is kept for the next chunk. Most chunks are shorter; what a long one took goes back.
+const KEPT_BUFFER: usize = 1 << 20;
 /// So many packs are asked about one by one; where there are more, a list is quicker.
 const FEW_PACKS: usize = 8;
 /// The sets of ids written in this run are split so that threads seldom wait for each other.
@@ -218,11 +220,11 @@ struct ChunkBuffers {
 }
 
 impl ChunkBuffers {
-    /// Small ones at most: they take 8 MiB.
-    const SMALL: usize = 128;
+    /// Small ones at most: they take 4 MiB.
+    const SMALL: usize = 64;
 
     fn new(threads: usize) -> Self {
-        Self { small: bounded(Self::SMALL), large: bounded(2 * threads + 2) }
+        Self { small: bounded(Self::SMALL), large: bounded(threads + 2) }
     }
 
     fn take(&self, small: bool) -> ChunkBuffer {
@@ -235,6 +237,7 @@ impl ChunkBuffers {
             return;
         }
         buffer.clear();
+        buffer.shrink(KEPT_BUFFER);
         let pool = if buffer.is_small() { &self.small } else { &self.large };
         // One more than there is room for is freed.
         let _ = pool.0.try_send(buffer);
@@ -401,6 +404,16 @@ struct Scratch {
 }
 
 impl Scratch {
+    /// Gives back what a long blob took.
+    fn shrink(&mut self) {
+        for buffer in [&mut self.compressed, &mut self.envelope] {
+            if buffer.capacity() > KEPT_BUFFER {
+                buffer.clear();
+                buffer.shrink_to(KEPT_BUFFER);
+            }
+        }
+    }
+
     /// Compresses into `self.compressed`; the frame carries its content size and no checksum.
     fn compress(&mut self, level: i32, data: &[u8]) -> Result<(), Error> {
         let refused = |error: std::io::Error| Error::Other(format!("zstd could not compress a blob: {error}"));
@@ -726,6 +739,7 @@ impl Writer {
             let spare = shared.spare.1.try_recv().unwrap_or_default();
             Ok(Some(open.close(kind, spare, shared.afloat.launch())))
         });
+        SCRATCH.with_borrow_mut(Scratch::shrink);
         // It counts as written already, for others too.
         let job = job.inspect_err(|error| shared.fail(error.clone()))?;
         drop(saving);

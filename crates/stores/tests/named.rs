@@ -265,6 +265,25 @@ fn a_bucket_elsewhere_is_followed_and_a_missing_one_is_made_where_it_is_asked_fo
 }
 
 #[test]
+fn a_region_that_only_the_body_of_a_refusal_names_is_taken() {
+    let server = HttpServer::start(|request: &mut Request<'_>| {
+        let region = request.header("authorization").unwrap().split('/').nth(2).unwrap().to_owned();
+        let refusal = "<Error><Code>AuthorizationHeaderMalformed</Code><Region>garage</Region></Error>";
+        match (request.method.as_str(), region.as_str()) {
+            ("HEAD", "garage") => Answer::new(200, ""),
+            ("HEAD", _) => Answer::new(400, ""),
+            ("GET", "garage") => {
+                Answer::new(200, "<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>")
+            }
+            _ => Answer::new(400, refusal),
+        }
+    });
+    let objects = bucket(&format!("http://{}", server.address()));
+    objects.ensure(&Patient).unwrap();
+    assert_eq!(objects.list(&Patient).unwrap(), ["a"]);
+}
+
+#[test]
 fn a_bucket_that_another_process_makes_at_the_same_moment_is_ours_too_and_a_strangers_is_not() {
     for theirs in [false, true] {
         let looks = AtomicUsize::new(0);

@@ -44,6 +44,7 @@ pub fn write_archive(
     control: &Control,
     excluded: &mut dyn FnMut(&[u8]),
 ) -> Result<u64> {
+    control.begin("Archiving");
     let output = Output::create(out)?;
     let own = output.identity();
     let output = if options.compress {

@@ -76,6 +76,7 @@ pub fn encrypt_file(
         Container::Blowfish => Some(cipher(password)?),
         Container::Age => None,
     };
+    control.begin("Encrypting");
     let mut input = gzip::open(source, control)?;
     let mut output = Output::create(out)?;
     match cipher {
@@ -91,6 +92,7 @@ pub fn encrypt_file(
 /// [`Error::WrongPassword`], which only age can tell; a file that is not whole; the system's. Nothing is at `out` then.
 /// [`Error::Interrupted`].
 pub fn decrypt_file(source: &Path, out: &Path, password: &[u8], control: &Control) -> Result<Container> {
+    control.begin("Decrypting");
     let mut input = gzip::open(source, control)?;
     let length = std::fs::metadata(source).about(source)?.len();
     let mut start = Vec::new();

@@ -1,8 +1,8 @@
 //! How far a call is, and whether anybody still waits for it: shared with the thread that watches.
 
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 
@@ -15,6 +15,7 @@ struct State {
     cancelled: AtomicBool,
     done: AtomicU64,
     total: AtomicU64,
+    doing: OnceLock<&'static str>,
 }
 
 impl Control {
@@ -37,9 +38,20 @@ impl Control {
         if self.is_cancelled() { Err(Error::Interrupted) } else { Ok(()) }
     }
 
-    /// So many bytes are to be done.
+    /// The work is of this kind, for people; the first that is said counts.
+    pub(crate) fn begin(&self, what: &'static str) {
+        let _ = self.0.doing.set(what);
+    }
+
+    /// What the work is, for people, if it takes long enough to be told.
+    #[must_use]
+    pub fn doing(&self) -> Option<&'static str> {
+        self.0.doing.get().copied()
+    }
+
+    /// So many bytes are to be done; the most that is said counts.
     pub fn expect(&self, bytes: u64) {
-        self.0.total.store(bytes, Ordering::Relaxed);
+        self.0.total.fetch_max(bytes, Ordering::Relaxed);
     }
 
     /// So many more bytes were done.

@@ -200,6 +200,7 @@ fn deflate(compress: &mut Compress, block: Vec<u8>, before: Option<&Vec<u8>>, la
 /// # Errors
 /// The system's; nothing is at `out` then. [`crate::Error::Interrupted`].
 pub fn gzip_file(source: &Path, out: &Path, control: &Control) -> Result<u64> {
+    control.begin("Compressing");
     let mut input = open(source, control)?;
     let output = Output::create(out)?;
     let mut writer = GzipWriter::new(output).about(out)?;
@@ -212,6 +213,7 @@ pub fn gzip_file(source: &Path, out: &Path, control: &Control) -> Result<u64> {
 /// # Errors
 /// As [`gzip_file`]; the file is not whole, or no gzip.
 pub fn gunzip_file(source: &Path, out: &Path, control: &Control) -> Result<u64> {
+    control.begin("Decompressing");
     let input = open(source, control)?;
     let mut output = Output::create(out)?;
     copy(&mut MultiGzDecoder::new(io::BufReader::with_capacity(256 << 10, input)), source, &mut output, out)?;

@@ -122,6 +122,7 @@ impl Objects {
     /// # Errors
     /// The destination's; the file's. [`Error::Interrupted`].
     pub fn upload(&self, name: &str, path: &Path, class: Option<&str>, control: &Control) -> Result<()> {
+        control.begin("Uploading");
         match self {
             Self::Remote { objects, class: usual } => {
                 control.expect(std::fs::metadata(path).about(path)?.len());
@@ -178,6 +179,7 @@ impl Objects {
     /// # Errors
     /// The destination's, the file's; nothing is at `out` then. [`Error::Interrupted`].
     pub fn download(&self, name: &str, out: &Path, control: &Control) -> Result<bool> {
+        control.begin("Downloading");
         let mut output = Output::create(out)?;
         if !self.read(name, &mut output, out, control)? {
             return Ok(false);

@@ -46,6 +46,8 @@ use crate::walk::Step;
 const TAG: &str = "bakthat:";
 /// How long a store that is down is asked again.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// Bytes of a pack: less than others take, since one fills while others are stored, and all of it in somebody else's process.
+const PACK_SIZE: usize = 6 << 20;
 /// Bytes of contents that are loaded before they are written,
 const AHEAD: u64 = 16 << 20;
 /// of not many more blobs,
@@ -89,8 +91,8 @@ impl Saving<'_> {
             skip_if_unchanged: false,
             dry_run: false,
             save_partial: false,
-            retry_lock: None,
-            write: WriteOptions::default(),
+            retry_lock: Some(LOCK_PATIENCE),
+            write: WriteOptions { pack_size: PACK_SIZE, ..WriteOptions::default() },
         }
     }
 }
@@ -155,6 +157,7 @@ impl Repository {
         control: &Control,
         excluded: &(dyn Fn(&[u8]) + Sync),
     ) -> Result<u64> {
+        control.begin("Saving");
         let given = source.as_os_str().as_bytes();
         let there = if given.ends_with(b"/") { std::fs::metadata(source) } else { std::fs::symlink_metadata(source) };
         there.about(source)?;
@@ -203,10 +206,15 @@ impl Repository {
     /// # Errors
     /// The archive is damaged, or a member of it would leave the folder; the store's. [`Error::Interrupted`].
     pub fn backup_tar(&self, archive: &Path, saving: &Saving<'_>, control: &Control) -> Result<u64> {
+        control.begin("Saving");
+        // What counts are the archive's own bytes, which are read twice.
+        control.expect(2 * std::fs::metadata(archive).about(archive)?.len());
+        let uncounted = Control::default();
         // All of it is looked at first: a damaged one leaves no packs behind.
         let contents = crate::unpack::verify(archive, control)?;
         let source = TarSource::new(archive, contents, control);
-        let observer = Watching { control, excluded: &|_| {}, failed: Mutex::default(), failures: AtomicU64::new(0) };
+        let observer =
+            Watching { control: &uncounted, excluded: &|_| {}, failed: Mutex::default(), failures: AtomicU64::new(0) };
         let mut sources: [Box<dyn Source>; 1] = [Box::new(source)];
         self.run(&saving.options(), &mut sources, control, &observer)
     }
@@ -227,7 +235,6 @@ impl Repository {
             }
         });
         let job = JobControl::new(0, handler, Box::new(move || asked.is_cancelled()));
-        let _lock = self.shared(control)?;
         let report = backup(&self.repository, options, sources, &job, observer);
         control.check()?;
         let report = report.map_err(told)?;
@@ -297,6 +304,7 @@ impl Repository {
     /// # Errors
     /// The repository's, the file's; nothing is at `out` then. [`Error::Interrupted`].
     pub fn download(&self, stored_name: &str, out: &Path, control: &Control) -> Result<bool> {
+        control.begin("Downloading");
         let _lock = self.reading(control)?;
         let snapshots = self.snapshots(stored_name)?;
         let Some((_, snapshot)) = snapshots.first() else { return Ok(false) };
@@ -314,6 +322,7 @@ impl Repository {
     /// # Errors
     /// Something could not be restored: it is named, the rest is there. The repository's. [`Error::Interrupted`].
     pub fn restore(&self, stored_name: &str, folder: &Path, control: &Control) -> Result<bool> {
+        control.begin("Restoring");
         let _lock = self.reading(control)?;
         let snapshots = self.snapshots(stored_name)?;
         let Some((_, snapshot)) = snapshots.first() else { return Ok(false) };

@@ -33,6 +33,9 @@ const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOF
 /// [`Error::UnsafeMember`] or an archive that is not whole: nothing was written. The system's, with the path that it is
 /// about: what was unpacked until then stays, each file of it whole. [`Error::Interrupted`], likewise.
 pub fn unpack_archive(archive: &Path, folder: &Path, control: &Control) -> Result<()> {
+    control.begin("Unpacking");
+    // It is read twice.
+    control.expect(2 * std::fs::metadata(archive).about(archive)?.len());
     verify(archive, control)?;
     std::fs::create_dir_all(folder).about(folder)?;
     let root = openat(CWD, folder, FOLDER - OFlags::NOFOLLOW, Mode::empty()).about(folder)?;

@@ -172,6 +172,20 @@ fn an_archive_moves_in_with_its_links_and_a_damaged_one_does_not() {
 }
 
 #[test]
+fn the_bytes_of_an_archive_that_moves_in_are_counted_to_the_end_and_not_beyond() {
+    let folder = tempfile::tempdir().unwrap();
+    let (site, place) = (site(folder.path()), folder.path().join("repository"));
+    let repository = open(&place);
+    backup(&repository, &site, "one");
+    let archive = folder.path().join("one.tgz");
+    assert!(repository.download("one", &archive, &Control::default()).unwrap());
+    let control = Control::default();
+    repository.backup_tar(&archive, &saving("two"), &control).unwrap();
+    let length = fs::metadata(&archive).unwrap().len();
+    assert_eq!(control.position(), (2 * length, 2 * length));
+}
+
+#[test]
 fn what_is_deleted_is_forgotten_and_prune_gives_its_room_back() {
     let folder = tempfile::tempdir().unwrap();
     let (site, place) = (site(folder.path()), folder.path().join("repository"));
@@ -209,6 +223,34 @@ fn a_wrong_password_and_a_missing_repository_are_told_apart() {
     assert!(open(PASSWORD, false).unwrap_err().to_string().contains("no repository"));
     open(PASSWORD, true).unwrap();
     assert!(matches!(open(b"other", true), Err(Error::WrongPassword(_))));
+}
+
+#[test]
+fn a_backup_takes_one_lock_and_waits_for_another_ones_only_as_long_as_it_is_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (site, place) = (site(folder.path()), folder.path().join("repository"));
+    let repository = open(&place);
+    let locks = || fs::read_dir(place.join("locks")).unwrap().count();
+    let seen = Mutex::new(Vec::new());
+    let note = |_: &[u8]| seen.lock().unwrap().push(locks());
+    let logs = Excludes::new(&["*.log"], false);
+    repository.backup(&site, b"site", &logs, &saving("site.1.tgz"), &Control::default(), &note).unwrap();
+    assert_eq!(*seen.lock().unwrap(), [1]);
+
+    let store = Arc::new(backstay_stores::LocalStore::new(&place));
+    let other = Arc::new(Opened::open(store, PASSWORD).unwrap());
+    let alone = other.lock(true, None).unwrap();
+    let control = Control::default();
+    std::thread::scope(|scope| {
+        let waiting =
+            scope.spawn(|| repository.backup(&site, b"site", &logs, &saving("site.2.tgz"), &control, &|_| {}));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        control.cancel();
+        assert!(matches!(waiting.join().unwrap(), Err(Error::Interrupted)));
+    });
+    assert_eq!(repository.list().unwrap(), ["site.1.tgz"]);
+    drop(alone);
+    backup(&repository, &site, "site.3.tgz");
 }
 
 #[test]

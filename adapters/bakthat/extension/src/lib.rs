@@ -1,5 +1,5 @@
 //! The module `bakthat._native`: thin glue between the package and its engine. Work runs on a thread of its own with the
-//! interpreter's lock released; the calling thread looks for signals meanwhile and tells of progress.
+//! interpreter's lock released; the calling thread looks for signals meanwhile and tells of progress, to a callback and on a terminal.
 //! `../python/bakthat/_native.pyi` says what is here.
 
 use std::ffi::OsString;
@@ -16,11 +16,14 @@ use pyo3::exceptions::{PyConnectionError, PyException, PyFileNotFoundError, PyOS
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCFunction, PyDict, PyTuple};
 
+use progress::Line;
 use settings::Settings;
 
+mod allocator;
 mod bucket;
 mod files;
 mod meanings;
+mod progress;
 mod repository;
 mod settings;
 mod sync;
@@ -88,17 +91,21 @@ fn run<T: Send>(
         let mut told = None;
         let mut wrong = None;
         let mut going = true;
+        let mut line = Line::new();
         while going {
             going = py.detach(|| end.recv_timeout(LOOK)) == Err(RecvTimeoutError::Timeout);
             let mut look = || -> PyResult<()> {
                 py.check_signals()?;
                 if let Some(excluded) = excluded {
                     for name in named.try_iter() {
-                        excluded.call1((PyBytes::new(py, &name),))?;
+                        line.away(|| excluded.call1((PyBytes::new(py, &name),)))?;
                     }
                 }
                 if let (Some(progress), true) = (progress, going) {
-                    tell(progress, control, &mut told)?;
+                    tell(progress, control, &mut told, &line)?;
+                }
+                if going {
+                    line.draw(control);
                 }
                 Ok(())
             };
@@ -110,6 +117,7 @@ fn run<T: Send>(
             }
         }
         let done = py.detach(|| worker.join());
+        drop(line);
         if let Some(error) = wrong {
             return Err(error);
         }
@@ -123,7 +131,7 @@ fn run<T: Send>(
 }
 
 /// Tells the beginning, and then each further tenth.
-fn tell(progress: &Bound<'_, PyAny>, control: &Control, told: &mut Option<u64>) -> PyResult<()> {
+fn tell(progress: &Bound<'_, PyAny>, control: &Control, told: &mut Option<u64>, line: &Line) -> PyResult<()> {
     let (done, total) = control.position();
     if total == 0 {
         return Ok(());
@@ -132,7 +140,7 @@ fn tell(progress: &Bound<'_, PyAny>, control: &Control, told: &mut Option<u64>) 
     if told.is_none_or(|told| tenth > told) && tenth < 10 {
         let first = told.is_none();
         *told = Some(tenth);
-        progress.call1((if first { 0 } else { done }, total))?;
+        line.away(|| progress.call1((if first { 0 } else { done }, total)))?;
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ impl Repository {
         options: Vec<String>,
     ) -> PyResult<Self> {
         let password = self::password(password)?;
+        super::allocator::give_large_pieces_back();
         let engine =
             run(py, None, None, move |control, _| Engine::open(&location, &password, create, &options, control))?;
         Ok(Self { engine })

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Servers for the tests, on loopback, ended with the interpreter: S3, and ones that record and answer by script.
+"""Servers for the tests, on loopback, ended with the interpreter: S3, Swift, MariaDB, and ones that record and answer by script.
 
 May import: the standard library only.
 """
 
 import atexit
+import ctypes
 import hashlib
 import http.server
 import json
@@ -12,28 +13,160 @@ import os
 import pwd
 import re
 import shutil
+import signal
+import socket
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.parse
 
 _s3 = None
+_swift = None
 # The server must outlive the test that starts it, whose TMPDIR and working directory go with it.
 _environment = dict(os.environ)
 
 
 def s3_settings():
-    """Address and keys of the S3 server that ``BACKSTAY_TEST_S3`` names the program of."""
+    """Address and keys of an S3 server: the Garage that ``BACKSTAY_TEST_GARAGE`` names the program of, if it does, else the
+    server of ``BACKSTAY_TEST_S3``."""
     global _s3
     if _s3 is None:
-        program = os.environ.get("BACKSTAY_TEST_S3")
-        if not program:
+        garage, program = os.environ.get("BACKSTAY_TEST_GARAGE"), os.environ.get("BACKSTAY_TEST_S3")
+        if not garage and not program:
             raise RuntimeError("BACKSTAY_TEST_S3 must name the S3 server of the tests: run scripts/test-bakthat")
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        process = subprocess.Popen([program], cwd="/", env=_environment, **pipes)
+        _s3 = _garage(garage) if garage else _in_process(program)
+    return dict(_s3)
+
+
+def is_garage():
+    """Whether the S3 server of the tests is a Garage: a real one, and none that plays what a test tells it to."""
+    return bool(os.environ.get("BACKSTAY_TEST_GARAGE"))
+
+
+def _in_process(program):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([program], cwd="/", env=_environment, **pipes)
+    atexit.register(process.communicate)
+    return {
+        "access_key": "MYKEY",
+        "secret_key": "MYSECRET",
+        "endpoint_url": process.stdout.readline().decode().strip(),
+    }
+
+
+def _garage(program):
+    """One node of its own, with a key that may make buckets."""
+    folder = tempfile.mkdtemp(prefix="bakthat-garage-", dir=_environment.get("TMPDIR", "/tmp"))
+    rpc, api = free_ports(2)
+    configuration = os.path.join(folder, "garage.toml")
+    with open(configuration, "w", encoding="utf-8") as file:
+        file.write(
+            f'metadata_dir = "{folder}/meta"\ndata_dir = "{folder}/data"\ndb_engine = "sqlite"\n'
+            f'replication_factor = 1\nrpc_bind_addr = "127.0.0.1:{rpc}"\nrpc_public_addr = "127.0.0.1:{rpc}"\n'
+            f'rpc_secret = "{os.urandom(32).hex()}"\n'
+            f'[s3_api]\ns3_region = "garage"\napi_bind_addr = "127.0.0.1:{api}"\n'
+        )
+    os.chmod(configuration, 0o600)
+    log = os.path.join(folder, "log")
+    with open(log, "wb") as out:
+        command = [program, "-c", configuration, "server", "--single-node"]
+        environment = {**_environment, "RUST_LOG": "garage=warn"}
+        process = subprocess.Popen(command, cwd="/", env=environment, stdout=out, stderr=out, preexec_fn=ends_with_us)
+
+    def end():
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(end)
+
+    def told(*arguments):
+        command = [program, "-c", configuration, *arguments]
+        return subprocess.run(command, cwd="/", env=_environment, capture_output=True, text=True)
+
+    def ready():
+        status = told("status")
+        return status.returncode == 0 and "NO ROLE" not in status.stdout
+
+    wait_until(ready, process, log)
+    key = told("key", "create", "bakthat").stdout
+    allowed = told("key", "allow", "--create-bucket", "bakthat")
+    found = [re.search(rf"^{name}:\s+(\S+)$", key, re.MULTILINE) for name in ("Key ID", "Secret key")]
+    if None in found or allowed.returncode:
+        raise RuntimeError(f"Garage makes no key: {key}{allowed.stderr}")
+    names = {"access_key": found[0][1], "secret_key": found[1][1]}
+    return {**names, "endpoint_url": f"http://127.0.0.1:{api}", "region_name": "garage"}
+
+
+def swift_itself():
+    """The address to log in at of OpenStack's own servers, as Debian has them (``swift_server.py``)."""
+    global _swift
+    if _swift is None:
+        folder = tempfile.mkdtemp(prefix="bakthat-swift-", dir=_folder_with_attributes())
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        log = os.path.join(folder, "log")
+        program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "swift_server.py")
+        # Not with the Python of the tests: Swift is a package of the system's.
+        environment = {name: value for name, value in _environment.items() if not name.startswith("PYTHON")}
+        with open(log, "wb") as err:
+            process = subprocess.Popen(
+                ["/usr/bin/python3", "-B", program, os.path.join(folder, "swift")],
+                cwd="/",
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=err,
+                preexec_fn=ends_with_us,
+            )
         atexit.register(process.communicate)
-        _s3 = process.stdout.readline().decode().strip()
-    return {"access_key": "MYKEY", "secret_key": "MYSECRET", "endpoint_url": _s3}
+        _swift = process.stdout.readline().decode().strip()
+        if not _swift:
+            with open(log, encoding="utf-8", errors="replace") as file:
+                raise RuntimeError(f"Swift does not start (scripts/setup test installs it): {file.read()[-3000:]}")
+    return _swift
+
+
+def _folder_with_attributes():
+    """A folder on a file system that keeps extended attributes of users, as Swift needs it."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    tried = [_environment.get("TMPDIR", "/tmp"), "/var/tmp", _environment.get("HOME", "/root"), here]
+    for folder in tried:
+        try:
+            with tempfile.TemporaryDirectory(dir=folder) as name:
+                os.setxattr(name, "user.bakthat", b"x")
+            return folder
+        except OSError:
+            continue
+    raise RuntimeError(f"Swift needs extended attributes of users, which none of {', '.join(tried)} keeps")
+
+
+def free_ports(count):
+    """Ports of loopback that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def ends_with_us():
+    """Before a server's program starts: the kernel ends it with the tests, whatever ends those."""
+    parent_death_signal = 1
+    ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
+
+
+def wait_until(ready, process, log):
+    """Waits until a server that was started is ready, a minute at most."""
+    until = time.monotonic() + 60
+    while not ready():
+        if process.poll() is not None or time.monotonic() > until:
+            process.kill()
+            with open(log, encoding="utf-8", errors="replace") as file:
+                raise RuntimeError(f"{process.args[0]} does not start: {file.read()[-3000:]}")
+        time.sleep(0.05)
 
 
 class Recorder:
@@ -263,12 +396,7 @@ class MariaDb:
         ]
         command = [mariadbd, "--no-defaults", *options, f"--tmpdir={folder}", "--skip-networking"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 60
-        while self.ask("SELECT 1", check=False) != "1":
-            if self.process.poll() is not None or time.monotonic() > until:
-                self.stop()
-                raise RuntimeError(f"MariaDB does not start: {log.read_text()[-3000:]}")
-            time.sleep(0.05)
+        wait_until(lambda: self.ask("SELECT 1", check=False) == "1", self.process, log)
 
     def ask(self, sql, check=True, stdin=subprocess.DEVNULL):
         """What the server answers to a statement, or to those of an open file."""

@@ -7,12 +7,13 @@ import sqlite3
 import subprocess
 import sys
 import unittest
+from contextlib import closing
 
 from case import ORIGINAL, Case
 
 
 def schema(path):
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         rows = database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
     return sorted((kind, name, table, re.sub(r"IF NOT EXISTS ", "", sql)) for kind, name, table, sql in rows)
 
@@ -21,7 +22,7 @@ class Schema(Case):
     def setUp(self):
         super().setUp()
         self.old = self.home / "old.sqlite"
-        with sqlite3.connect(self.old) as database:
+        with closing(sqlite3.connect(self.old)) as database, database:
             database.executescript((ORIGINAL / "database.sql").read_text())
 
     def test_28_a_new_file_has_exactly_the_originals_schema(self):
@@ -37,7 +38,7 @@ class Schema(Case):
         self.bakthat.delete("f")
         self.bakthat.models.Config.set_key("k", {"a": 1})
         self.assertEqual(schema(self.home / ".bakthat.sqlite"), before)
-        with sqlite3.connect(self.home / ".bakthat.sqlite") as database:
+        with closing(sqlite3.connect(self.home / ".bakthat.sqlite")) as database, database:
             row = database.execute(
                 f"SELECT is_deleted, metadata, typeof(is_deleted) FROM backups WHERE id = {record.id}"
             ).fetchone()
@@ -60,7 +61,7 @@ class Schema(Case):
             subprocess.Popen([sys.executable, "-c", code, str(n)], env=self.environment(), stderr=subprocess.PIPE)
             for n in range(4)
         ]
-        with sqlite3.connect(self.home / ".bakthat.sqlite", timeout=60) as original:
+        with closing(sqlite3.connect(self.home / ".bakthat.sqlite", timeout=60)) as original, original:
             for number in range(100):
                 original.execute("INSERT INTO config (key, value) VALUES (?, '1')", (f"original-{number}",))
                 original.commit()
@@ -210,7 +211,7 @@ class Searching(Case):
         database = self.bakthat.models.database
         database.execute_sql("UPDATE backups SET filename = ? WHERE filename = ?", ("again", "renamed"))
         self.assertEqual(names(backups.select()), ["again"])
-        with sqlite3.connect(self.home / ".bakthat.sqlite") as plain:
+        with closing(sqlite3.connect(self.home / ".bakthat.sqlite")) as plain, plain:
             plain.execute("UPDATE backups SET is_deleted = 1, metadata = 'no json'")
         self.assertEqual((backups.get().is_deleted, backups.get().metadata), (True, "no json"))
 

@@ -329,7 +329,8 @@ class Plugins(Case):
     def test_36_an_object_is_made_public_by_a_signed_request(self):
         server = servers.Recorder(lambda request: (200, {"x-amz-bucket-region": "us-east-1"}, b""))
         self.addCleanup(server.close)
-        backend = self.bakthat.S3Backend(self.s3(endpoint_url=server.url))
+        settings = self.s3(endpoint_url=server.url, region_name="us-east-1", access_key="MYKEY")
+        backend = self.bakthat.S3Backend(settings)
         backend.bucket.new_key("a b").set_acl("public-read")
         request = server.requests[-1]
         self.assertEqual((request.method, request.path), ("PUT", f"/{backend.container}/a%20b?acl"))

@@ -12,6 +12,7 @@ import tempfile
 import time
 import unittest
 import urllib.parse
+from contextlib import closing
 
 import servers
 from case import Case
@@ -178,7 +179,7 @@ class Sync(Case):
         self.assertEqual(self.succeeds(self.command("sync")).stderr, "")
         server.send_signal(signal.SIGINT)
         self.assertEqual((server.communicate()[1], server.returncode), ("Cancelled by user\n", 1))
-        with sqlite3.connect(database) as served:
+        with closing(sqlite3.connect(database)) as served, served:
             self.assertEqual(served.execute("SELECT user, count(*) FROM rows").fetchall(), [("user", 1)])
         self.assertIn("no line name:password", self.command("sync-server", "--users", os.devnull).stderr)
 
@@ -261,6 +262,68 @@ class Swift(Case):
         self.assertEqual(len(self.texts()), 1)
         self.bakthat.delete("data")
         self.assertEqual(list(objects), ["/v1/AUTH_account/box"])
+
+
+class SwiftItself(Case):
+    """OpenStack's own servers."""
+
+    def setUp(self):
+        super().setUp()
+        self.conf = {
+            "access_key": "account:user",
+            "secret_key": "swiftpass",
+            "s3_bucket": f"box {self.id()}",
+            "default_destination": "swift",
+            "auth_url": servers.swift_itself(),
+        }
+        self.write_config({"default": self.conf})
+
+    def test_41_the_life_of_a_backup(self):
+        self.file("data/f", "on swift")
+        for name in (None, "ä b"):
+            record = self.bakthat.backup("data", password="abc", custom_filename=name)
+            self.assertEqual(record.backend, "swift")
+            self.assertEqual(self.bakthat.ls(), [record.stored_filename])
+            self.assertEqual(self.backend().stored_size(record.stored_filename), record.size)
+            folder = self.in_folder(f"back {name}")
+            self.bakthat.restore(name or "data", password="abc")
+            self.assertEqual((folder / "data/f").read_text(), "on swift")
+            os.chdir(self.work)
+            self.bakthat.delete(name or "data")
+            self.assertEqual(self.bakthat.ls(), [])
+        self.assertEqual(self.temporary_files(), [])
+
+    def test_41_a_large_object_lies_in_segments_which_go_with_it(self):
+        path = self.file("big", os.urandom((33 << 20) + 17))
+        record = self.bakthat.backup("big", password="", conf={**self.conf, "compress": False})
+        segments = self.bakthat.SwiftBackend({**self.conf, "s3_bucket": f"{self.conf['s3_bucket']}_segments"})
+        self.assertEqual((self.bakthat.ls(), len(segments.ls())), ([record.stored_filename], 3))
+        folder = self.in_folder()
+        self.bakthat.restore("big")
+        self.assertEqual((folder / "big").read_bytes(), path.read_bytes())
+        os.chdir(self.work)
+        self.bakthat.delete("big")
+        self.assertEqual((self.bakthat.ls(), segments.ls()), ([], []))
+
+    def test_41_many_objects_and_values_of_keys(self):
+        store = self.backend().store
+        names = sorted(f"key/{number}%" for number in range(120))
+        for name in names:
+            store.put(name, name.encode())
+        self.assertEqual(store.list(), names)
+        self.assertEqual((store.get(names[7]), store.get("none"), store.size("none")), (names[7].encode(), None, None))
+        store.put(names[7], b"other")
+        self.assertEqual(store.get(names[7]), b"other")
+        store.delete("none")
+
+    def test_41_rotation_and_a_wrong_key(self):
+        self.file("f")
+        for _ in range(3):
+            self.bakthat.backup("f", password="")
+        self.assertEqual(len(self.bakthat.rotate_backups("f", conf={**self.conf, "rotation": {"days": 1}})), 2)
+        self.assertEqual(len(self.bakthat.ls()), 1)
+        with self.assertRaisesRegex(Exception, "(?i)cannot log in"):
+            self.bakthat.backup("f", password="", conf={**self.conf, "secret_key": "wrong"})
 
 
 class Glacier(Case):

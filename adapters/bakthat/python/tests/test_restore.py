@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import tarfile
 import unittest
+from contextlib import closing
 from unittest import mock
 
 import blowfish
@@ -166,7 +167,7 @@ class OfTheOriginal(Case):
 
     def setUp(self):
         super().setUp()
-        with sqlite3.connect(self.home / ".bakthat.sqlite") as database:
+        with closing(sqlite3.connect(self.home / ".bakthat.sqlite")) as database, database:
             database.executescript((ORIGINAL / "database.sql").read_text())
         text = (ORIGINAL / "bakthat.yml").read_text()
         address = servers.s3_settings()["endpoint_url"]
@@ -233,6 +234,15 @@ class OfTheOriginal(Case):
         profiles["default"]["endpoint_url"] = glacier.url
         folder = self.restored("frozen", destination="glacier", config=profiles)
         self.assertEqual((folder / "frozen").read_text(), "on glacier\n")
+
+    def test_20_objects_on_swift_itself(self):
+        profiles = self.bakthat.load_config()
+        profiles["swift"]["auth_url"] = servers.swift_itself()
+        store = self.bakthat.SwiftBackend(profiles["swift"]).store
+        for path in (ORIGINAL / "storage/mycontainer").iterdir():
+            store.upload(path.name, str(path))
+        folder = self.restored("swifted", profile="swift", config=profiles)
+        self.assertEqual((folder / "swifted").read_text(), "on swift\n")
 
     def test_20_the_objects_decrypt_with_an_independent_implementation(self):
         for path in (ORIGINAL / "storage/mybucket").glob("pw2.*"):

@@ -165,7 +165,10 @@ impl S3 {
     pub(super) fn ensure(&self, http: &Http, watch: &dyn Watch) -> Result<()> {
         let look = || self.sign(self.ask("HEAD", None, ""));
         let answer = http.call("look at", "", &look, &[301, 307, 400, 403, 404], watch)?;
-        let there = answer.header("x-amz-bucket-region").map(str::to_owned);
+        let mut there = answer.header("x-amz-bucket-region").map(str::to_owned);
+        if answer.status == 400 && there.is_none() {
+            there = self.told_region(http, watch)?;
+        }
         if let Some(region) = there.filter(|region| *region != self.region() && answer.status != 404) {
             *self.region.lock().unwrap_or_else(PoisonError::into_inner) = region;
             let answer = http.call("look at", "", &look, &[403, 404], watch)?;
@@ -188,6 +191,15 @@ impl S3 {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The region that a store wants in signatures, which it says in the body of its refusal only; so Garage does.
+    fn told_region(&self, http: &Http, watch: &dyn Watch) -> Result<Option<String>> {
+        let list = || self.sign(self.ask("GET", None, "list-type=2&max-keys=1"));
+        let answer = http.call("look at", "", &list, &[301, 307, 400, 403, 404], watch)?;
+        let text = String::from_utf8_lossy(&answer.body);
+        let told = tag(&text, "Region").filter(|_| tag(&text, "Code") == Some("AuthorizationHeaderMalformed"));
+        Ok(told.map(plain))
     }
 
     fn create(&self, http: &Http, watch: &dyn Watch) -> Result<()> {
