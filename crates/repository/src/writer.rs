@@ -43,7 +43,7 @@ const UPLOADERS: usize = 2;
 /// Bytes of chunks that may wait for each thread that computes them. There may always be as many chunks as threads: a long
 /// stream needs no more, and of small files many fit, so that nobody sleeps between two of them.
 const WAITING_PER_THREAD: usize = 2 << 20;
-/// Bytes of a buffer that is kept for the next chunk. Most chunks are shorter; what a long one took goes back.
+/// Bytes of a buffer that a frugal writer keeps for the next chunk. Most chunks are shorter; what a long one took goes back.
 const KEPT_BUFFER: usize = 1 << 20;
 /// So many packs are asked about one by one; where there are more, a list is quicker.
 const FEW_PACKS: usize = 8;
@@ -83,6 +83,8 @@ pub struct WriteOptions {
     /// Bytes of the longest chunk of a file. Shorter than [`ChunkerParams::MAX`], many streams at once need less memory;
     /// whoever wants to find his chunks again asks for the same every time.
     pub longest_chunk: usize,
+    /// Gives memory back rather than keep it for the next chunk, which costs time: for a writer in somebody else's process.
+    pub frugal: bool,
     /// Compute everything and store nothing.
     pub dry_run: bool,
 }
@@ -95,6 +97,7 @@ impl Default for WriteOptions {
             pack_size: 16 << 20,
             threads,
             longest_chunk: ChunkerParams::MAX,
+            frugal: false,
             dry_run: false,
         }
     }
@@ -217,14 +220,16 @@ impl Waiting {
 struct ChunkBuffers {
     small: (Sender<ChunkBuffer>, Receiver<ChunkBuffer>),
     large: (Sender<ChunkBuffer>, Receiver<ChunkBuffer>),
+    frugal: bool,
 }
 
 impl ChunkBuffers {
-    /// Small ones at most: they take 4 MiB.
-    const SMALL: usize = 64;
+    /// Small ones at most: they take 8 MiB.
+    const SMALL: usize = 128;
 
-    fn new(threads: usize) -> Self {
-        Self { small: bounded(Self::SMALL), large: bounded(threads + 2) }
+    fn new(threads: usize, frugal: bool) -> Self {
+        let (small, large) = if frugal { (Self::SMALL / 2, threads + 2) } else { (Self::SMALL, 2 * threads + 2) };
+        Self { small: bounded(small), large: bounded(large), frugal }
     }
 
     fn take(&self, small: bool) -> ChunkBuffer {
@@ -237,7 +242,9 @@ impl ChunkBuffers {
             return;
         }
         buffer.clear();
-        buffer.shrink(KEPT_BUFFER);
+        if self.frugal {
+            buffer.shrink(KEPT_BUFFER);
+        }
         let pool = if buffer.is_small() { &self.small } else { &self.large };
         // One more than there is room for is freed.
         let _ = pool.0.try_send(buffer);
@@ -460,7 +467,7 @@ impl Writer {
         let (upload_sender, upload_receiver) = bounded::<PackJob>(0);
         let (chunk_sender, chunk_receiver) = unbounded::<ChunkJob>();
         let waiting = Arc::new(Waiting::new(thread_count));
-        let chunk_buffers = Arc::new(ChunkBuffers::new(thread_count));
+        let chunk_buffers = Arc::new(ChunkBuffers::new(thread_count, shared.options.frugal));
         let writer = Arc::new(Self {
             shared: Arc::clone(&shared),
             chunks: Mutex::new(Some(chunk_sender)),
@@ -739,7 +746,9 @@ impl Writer {
             let spare = shared.spare.1.try_recv().unwrap_or_default();
             Ok(Some(open.close(kind, spare, shared.afloat.launch())))
         });
-        SCRATCH.with_borrow_mut(Scratch::shrink);
+        if shared.options.frugal {
+            SCRATCH.with_borrow_mut(Scratch::shrink);
+        }
         // It counts as written already, for others too.
         let job = job.inspect_err(|error| shared.fail(error.clone()))?;
         drop(saving);

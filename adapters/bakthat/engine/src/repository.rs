@@ -92,7 +92,7 @@ impl Saving<'_> {
             dry_run: false,
             save_partial: false,
             retry_lock: Some(LOCK_PATIENCE),
-            write: WriteOptions { pack_size: PACK_SIZE, ..WriteOptions::default() },
+            write: WriteOptions { pack_size: PACK_SIZE, frugal: true, ..WriteOptions::default() },
         }
     }
 }
