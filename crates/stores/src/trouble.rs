@@ -281,8 +281,9 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         trouble: Trouble::Refused,
-        statuses: &[],
-        codes: &[],
+        // What a store cannot do today it cannot do in five minutes.
+        statuses: &[501, 505],
+        codes: &["NotImplemented"],
         signs: &["any other 4xx"],
         class: Class::Permanent,
         kind: StoreErrorKind::Other,
@@ -379,6 +380,7 @@ mod tests {
         assert_eq!(Trouble::of_answer(403, "NeverHeardOf"), Trouble::Denied);
         assert_eq!(Trouble::of_answer(503, "SlowDown"), Trouble::Throttled);
         assert_eq!(Trouble::of_answer(418, ""), Trouble::Refused);
+        assert_eq!(Trouble::of_answer(501, ""), Trouble::Refused);
         assert_eq!(Trouble::of_answer(599, ""), Trouble::Unavailable);
     }
 

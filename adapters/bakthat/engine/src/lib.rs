@@ -8,6 +8,7 @@
 //! * `objects`: whole files as objects of a bucket, a container or a folder,
 //! * `vault`: a vault of Glacier,
 //! * `repository`: a Backstay repository as a destination,
+//! * `notices`: what people are told while a store makes them wait,
 //! * `names`, `rotation`: what stored names, intervals and sizes mean; which backups a rotation keeps,
 //! * `source`, `restored`: from a file or folder to its object, and back,
 //! * `web`, `sync_server`: rows that machines exchange.
@@ -25,6 +26,8 @@ pub mod error;
 pub mod excludes;
 pub mod gzip;
 pub mod names;
+#[cfg(feature = "destinations")]
+pub mod notices;
 #[cfg(feature = "destinations")]
 pub mod objects;
 pub mod output;

@@ -13,6 +13,7 @@ use backstay_stores::named::{NamedError, NamedObjects, Watch};
 use crate::control::{Control, Watched};
 use crate::error::{About, Error, Result};
 use crate::gzip::copy;
+use crate::notices::notice;
 use crate::output::Output;
 
 pub use backstay_stores::Secret;
@@ -58,7 +59,7 @@ fn plain(error: NamedError) -> Error {
 }
 
 fn options(insecure: bool) -> StoreOptions {
-    StoreOptions { retry_time: PATIENCE, insecure_tls: insecure, ..StoreOptions::default() }
+    StoreOptions { retry_time: PATIENCE, insecure_tls: insecure, notice: Some(notice()), ..StoreOptions::default() }
 }
 
 impl Objects {

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
 use tempfile::TempPath;
 
 use crate::error::{About, Result};
@@ -88,10 +89,19 @@ impl Output {
 pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut aside = tempfile::Builder::new().prefix(".bakthat-").tempfile_in(folder).about(path)?;
+    let mut aside =
+        tempfile::Builder::new().prefix(".bakthat-").tempfile_in(folder).map_err(refused_in(folder)).about(path)?;
     aside.write_all(bytes).about(path)?;
     aside.as_file().sync_all().about(path)?;
     aside.persist(&place).map(drop).map_err(|error| error.error).about(path)
+}
+
+/// Why there can be no temporary file in a folder: the system's own error where it tells, which does not name that file.
+pub(crate) fn refused_in(folder: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| match access(folder, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => error,
+        Err(number) => number.into(),
+    }
 }
 
 impl Write for Output {

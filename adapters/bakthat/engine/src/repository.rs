@@ -37,6 +37,7 @@ use crate::control::{Control, Watched};
 use crate::error::{About, Error, Result};
 use crate::excludes::Excludes;
 use crate::gzip::GzipWriter;
+use crate::notices::notice;
 use crate::output::Output;
 use crate::tar::{Kind, Member, TarWriter};
 use crate::tar_source::TarSource;
@@ -122,6 +123,7 @@ impl Repository {
         let options = StoreOptions {
             retry_time: PATIENCE,
             extended: options.to_vec(),
+            notice: Some(notice()),
             cancelled: Some(Arc::new(move || cancelled.is_cancelled())),
             ..StoreOptions::default()
         };

@@ -16,7 +16,8 @@ use crate::error::{About, Error, Result};
 use crate::excludes::Excludes;
 use crate::gzip::{copy, gunzip_file, open};
 use crate::names::is_archive;
-use crate::unpack::{components, read};
+use crate::output::refused_in;
+use crate::unpack::{components, read, verify};
 
 /// What is known of an object.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +43,24 @@ impl Object<'_> {
         Ok(plain)
     }
 
+    /// An error about the object itself, which people know by its name. What a wrong password makes of it can be any bytes: they
+    /// are not shown.
+    fn named(&self, error: Error, path: &Path, aside: &Path) -> Error {
+        let own = |text: &str| {
+            let own = [path.to_owned(), aside.join("decrypted")].map(|path| path.display().to_string());
+            own.iter().find_map(|own| text.strip_prefix(own)).map(|rest| format!("{}{rest}", self.stored_name))
+        };
+        match error {
+            Error::Other(text) if own(&text).is_some() && self.password.is_some() => {
+                Error::Other(format!("{} is damaged, or the password is wrong", self.stored_name))
+            }
+            Error::Other(text) => Error::Other(own(&text).unwrap_or(text)),
+            Error::WrongPassword(text) => Error::WrongPassword(own(&text).unwrap_or(text)),
+            Error::UnsafeMember(text) => Error::UnsafeMember(own(&text).unwrap_or(text)),
+            other => other,
+        }
+    }
+
     /// Decrypts and unpacks into a folder what is at `path`. `aside` is a folder for what is needed meanwhile; `told` is
     /// told of each step.
     ///
@@ -55,18 +74,24 @@ impl Object<'_> {
         told: &mut dyn FnMut(&'static str),
         control: &Control,
     ) -> Result<()> {
+        self.placed(path, aside, folder, told, control).map_err(|error| self.named(error, path, aside))
+    }
+
+    fn placed(
+        &self,
+        path: &Path,
+        aside: &Path,
+        folder: &Path,
+        told: &mut dyn FnMut(&'static str),
+        control: &Control,
+    ) -> Result<()> {
         if self.password.is_some() {
             told("Decrypting...");
         }
         let mut path = self.decrypted(path, aside, control)?;
         if is_archive(self.stored_name) && !self.is_value {
             told("Uncompressing...");
-            return unpack_archive(&path, folder, control).map_err(|error| match error {
-                Error::Other(text) if self.password.is_some() => {
-                    Error::Other(format!("{} is damaged, or the password is wrong ({text})", self.stored_name))
-                }
-                other => other,
-            });
+            return unpack_archive(&path, folder, control);
         }
         let name = self.name.rsplit('/').next().unwrap_or_default();
         if matches!(name, "" | "." | "..") {
@@ -85,6 +110,7 @@ impl Object<'_> {
             .prefix(".bakthat-")
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(folder)
+            .map_err(refused_in(folder))
             .about(folder)?;
         copy(&mut open(&path, control)?, &path, &mut whole, &target)?;
         whole.persist(&target).map(drop).map_err(|error| error.error).about(&target)
@@ -95,10 +121,15 @@ impl Object<'_> {
     /// # Errors
     /// The system's; as [`decrypt_file`].
     pub fn as_archive(&self, path: &Path, aside: &Path, time: f64, control: &Control) -> Result<PathBuf> {
-        let mut path = self.decrypted(path, aside, control)?;
+        let plain = self.decrypted(path, aside, control).map_err(|error| self.named(error, path, aside))?;
         if is_archive(self.stored_name) {
-            return Ok(path);
+            if self.password.is_some() {
+                // Whoever gets it does not know that there was a password.
+                verify(&plain, control).map_err(|error| self.named(error, path, aside))?;
+            }
+            return Ok(plain);
         }
+        let mut path = plain;
         if self.password.is_none() {
             // One of our own, to change its mode and its time.
             let own = aside.join("plain");
@@ -235,7 +266,7 @@ mod tests {
         let error =
             object.put_in_place(&stored, top.path(), top.path(), &mut |step| steps.push(step), &Control::default());
         let text = error.unwrap_err().to_string();
-        assert!(text.starts_with("name.20240203040506.tgz.enc is damaged, or the password is wrong ("), "{text}");
+        assert_eq!(text, "name.20240203040506.tgz.enc is damaged, or the password is wrong");
         assert_eq!(steps, ["Decrypting...", "Uncompressing..."]);
     }
 

@@ -80,11 +80,15 @@ impl From<rusqlite::Error> for Refusal {
 /// The users of a file with a line `name:password` for each.
 fn read_users(path: &Path) -> Result<BTreeMap<String, String>> {
     let text = std::fs::read_to_string(path).about(path)?;
-    let users: BTreeMap<String, String> = text
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, password)| (name.to_owned(), password.to_owned()))
-        .collect();
+    let mut users = BTreeMap::new();
+    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        match line.split_once(':') {
+            Some((name, password)) if !name.is_empty() && !password.is_empty() => {
+                users.insert(name.to_owned(), password.to_owned());
+            }
+            _ => return Err(Error::Other(format!("{}, line {number}: it is not name:password", path.display()))),
+        }
+    }
     if users.is_empty() {
         return Err(Error::Other(format!("{} has no line name:password", path.display())));
     }

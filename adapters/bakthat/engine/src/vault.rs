@@ -8,6 +8,7 @@ use backstay_stores::named::{self, NamedError};
 
 use crate::control::Control;
 use crate::error::{Error, Result};
+use crate::notices::notice;
 use crate::objects::{PATIENCE, told};
 use crate::output::Output;
 
@@ -34,7 +35,7 @@ impl Vault {
     /// # Errors
     /// An address that cannot be; the service's.
     pub fn open(place: &VaultPlace, control: &Control) -> Result<Self> {
-        let options = StoreOptions { retry_time: PATIENCE, ..StoreOptions::default() };
+        let options = StoreOptions { retry_time: PATIENCE, notice: Some(notice()), ..StoreOptions::default() };
         let vault = named::Vault::new(place, &options).map_err(Error::other)?;
         vault.ensure(control).map_err(plain)?;
         Ok(Self(vault))

@@ -1,8 +1,10 @@
 //! A bucket and its objects with the names that boto gave them, for plugins that reach for them.
 
 use std::path::Path;
+use std::time::Duration;
 
 use backstay_bakthat::objects::Objects;
+use pyo3::exceptions::{PyAttributeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyString};
 
@@ -33,24 +35,39 @@ impl Bucket {
         Key { bucket: this.unbind(), name }
     }
 
-    fn get_key(this: Bound<'_, Self>, name: String) -> PyResult<Option<Key>> {
+    fn __repr__(&self) -> String {
+        format!("<Bucket: {}>", self.name)
+    }
+
+    #[pyo3(signature = (name, *, validate=true))]
+    fn get_key(this: Bound<'_, Self>, name: String, validate: bool) -> PyResult<Option<Key>> {
         let py = this.py();
         let key = Key { bucket: this.unbind(), name: Some(name) };
-        Ok(key.exists(py)?.then_some(key))
+        Ok((!validate || key.exists(py)?).then_some(key))
     }
 
-    fn get_all_keys(this: Bound<'_, Self>) -> PyResult<Vec<Key>> {
-        let names = this.get().store.get().list(this.py())?;
-        Ok(names.into_iter().map(|name| Key { bucket: this.clone().unbind(), name: Some(name) }).collect())
+    fn lookup(this: Bound<'_, Self>, name: String) -> PyResult<Option<Key>> {
+        Self::get_key(this, name, true)
     }
 
-    fn list(this: Bound<'_, Self>) -> PyResult<Bound<'_, PyIterator>> {
+    fn __contains__(this: Bound<'_, Self>, name: String) -> PyResult<bool> {
+        Self::get_key(this, name, true).map(|key| key.is_some())
+    }
+
+    #[pyo3(signature = (*, prefix=""))]
+    fn get_all_keys(this: Bound<'_, Self>, prefix: &str) -> PyResult<Vec<Key>> {
+        let names = this.get().store.get().list(this.py())?.into_iter().filter(|name| name.starts_with(prefix));
+        Ok(names.map(|name| Key { bucket: this.clone().unbind(), name: Some(name) }).collect())
+    }
+
+    #[pyo3(signature = (prefix=""))]
+    fn list<'py>(this: Bound<'py, Self>, prefix: &str) -> PyResult<Bound<'py, PyIterator>> {
         let py = this.py();
-        PyList::new(py, Self::get_all_keys(this)?)?.try_iter()
+        PyList::new(py, Self::get_all_keys(this, prefix)?)?.try_iter()
     }
 
     fn __iter__(this: Bound<'_, Self>) -> PyResult<Bound<'_, PyIterator>> {
-        Self::list(this)
+        Self::list(this, "")
     }
 
     /// Takes a name or a key.
@@ -94,12 +111,28 @@ impl Key {
     }
 }
 
+/// Whether nothing is left of a file that has something, as far as it can be known.
+fn is_at_end(file: &Bound<'_, PyAny>) -> PyResult<bool> {
+    match file.call_method0("seekable") {
+        Ok(seekable) if seekable.is_truthy()? => {}
+        _ => return Ok(false),
+    }
+    let here: u64 = file.call_method0("tell")?.extract()?;
+    let end: u64 = file.call_method1("seek", (0, 2))?.extract()?;
+    file.call_method1("seek", (here,))?;
+    Ok(here > 0 && here == end)
+}
+
 #[pymethods]
 impl Key {
     #[new]
     #[pyo3(signature = (bucket, name=None))]
     fn new(bucket: Py<Bucket>, name: Option<String>) -> Self {
         Self { bucket, name }
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Key: {},{}>", self.bucket.get().name, self.name.as_deref().unwrap_or("None"))
     }
 
     #[getter]
@@ -137,9 +170,13 @@ impl Key {
         self.bucket.get().store.get().set_acl(py, self.named()?, acl)
     }
 
-    #[pyo3(signature = (expires, method="GET"))]
-    fn generate_url(&self, expires: u64, method: &str) -> PyResult<String> {
-        self.objects().presign(&self.named()?, expires, method).map_err(super::raised)
+    /// An address that is good for so many seconds.
+    #[pyo3(signature = (expires_in, method="GET"))]
+    fn generate_url(&self, expires_in: f64, method: &str) -> PyResult<String> {
+        let seconds = Duration::try_from_secs_f64(expires_in);
+        let seconds =
+            seconds.map_err(|_| PyValueError::new_err(format!("{expires_in} seconds cannot be waited for")))?;
+        self.objects().presign(&self.named()?, seconds.as_secs(), method).map_err(super::raised)
     }
 
     #[pyo3(signature = (filename, **_named))]
@@ -161,8 +198,20 @@ impl Key {
         run(data.py(), None, None, |control, _| self.objects().put(&name, &bytes, control))
     }
 
-    #[pyo3(signature = (file, **_named))]
-    fn set_contents_from_file(&self, file: &Bound<'_, PyAny>, _named: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+    /// Stores what is left of a file, or all of it with `rewind`.
+    #[pyo3(signature = (file, *, rewind=false, **_named))]
+    fn set_contents_from_file(
+        &self,
+        file: &Bound<'_, PyAny>,
+        rewind: bool,
+        _named: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        if rewind {
+            file.call_method1("seek", (0,))?;
+        } else if is_at_end(file)? {
+            // What was just written, most likely: an empty object would be taken for a backup.
+            return Err(PyAttributeError::new_err("the file is at its end: seek(0) it, or say rewind=True"));
+        }
         let folder = temporary_folder(file.py())?;
         let copy = folder.path().join("contents");
         copy_from(file, &copy)?;
@@ -187,6 +236,11 @@ impl Key {
         let copy = py.import("io")?.call_method1("open", (copy, "rb"))?;
         py.import("shutil")?.call_method1("copyfileobj", (&copy, file))?;
         copy.call_method0("close").map(drop)
+    }
+
+    #[pyo3(signature = (**_named))]
+    fn read<'py>(&self, py: Python<'py>, _named: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyBytes>> {
+        self.get_contents_as_string(py, None)
     }
 
     #[pyo3(signature = (**_named))]

@@ -192,7 +192,7 @@ impl Source {
         host: Option<String>,
         time: f64,
     ) -> PyResult<u64> {
-        let engine = &repository.get().engine;
+        let engine = repository.get().made(py)?;
         let saving = Saving { stored_name: &stored_filename, tags: &tags, host: host.as_deref(), time };
         let file = self.source.path();
         if self.source.precompressed() {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use backstay_bakthat::notices::untold;
 use backstay_bakthat::objects::{Objects, Returning, S3Place, SwiftPlace};
 use backstay_bakthat::{Control, Error};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded, unbounded};
@@ -29,6 +30,8 @@ mod settings;
 mod sync;
 mod vault;
 
+/// The logger that is told of stores which make people wait.
+const LOGGER: &str = "bakthat.backends";
 /// So often signals are looked for while work is going on.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -96,6 +99,10 @@ fn run<T: Send>(
             going = py.detach(|| end.recv_timeout(LOOK)) == Err(RecvTimeoutError::Timeout);
             let mut look = || -> PyResult<()> {
                 py.check_signals()?;
+                for text in untold() {
+                    let log = py.import("logging")?.call_method1("getLogger", (LOGGER,))?;
+                    line.away(|| log.call_method1("warning", ("%s", text)))?;
+                }
                 if let Some(excluded) = excluded {
                     for name in named.try_iter() {
                         line.away(|| excluded.call1((PyBytes::new(py, &name),)))?;
@@ -341,6 +348,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(meanings::size_text, module)?)?;
     module.add_function(wrap_pyfunction!(meanings::parse_stored_name, module)?)?;
     module.add_function(wrap_pyfunction!(sync::request, module)?)?;
+    module.add_function(wrap_pyfunction!(progress::show_progress, module)?)?;
     module.add_class::<ObjectStore>()?;
     module.add_class::<repository::Repository>()?;
     module.add_class::<bucket::Bucket>()?;

@@ -7,12 +7,22 @@ use std::time::{Duration, Instant};
 
 use backstay_bakthat::Control;
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pyo3::prelude::*;
 
 /// What is done sooner than this is not worth a line.
 const SHORT: Duration = Duration::from_millis(300);
 
 /// There is room for one line: calls of other threads go without.
 static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Whether somebody looks: the command says so. Scripts have a terminal for themselves.
+static SHOWN: AtomicBool = AtomicBool::new(false);
+
+/// From now on long calls show on a terminal how far they are.
+#[pyfunction]
+pub(super) fn show_progress() {
+    SHOWN.store(true, Ordering::Relaxed);
+}
 
 /// The line of one call.
 pub(super) struct Line {
@@ -27,7 +37,7 @@ impl Line {
     pub(super) fn new() -> Self {
         // One that can only go on must not be gone back on.
         let able = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        let wanted = able && std::io::stderr().is_terminal();
+        let wanted = able && SHOWN.load(Ordering::Relaxed) && std::io::stderr().is_terminal();
         Self { started: Instant::now(), bar: None, wanted, known: false }
     }
 

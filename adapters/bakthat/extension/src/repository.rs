@@ -1,5 +1,7 @@
 //! A Backstay repository as a destination, for Python.
 
+use std::sync::OnceLock;
+
 use backstay_bakthat::repository::{Repository as Engine, Saving};
 use pyo3::prelude::*;
 
@@ -10,7 +12,32 @@ use super::{NativeError, file_system_bytes, os_error, password, path, run};
 /// A Backstay repository.
 #[pyclass(frozen, module = "bakthat._native")]
 pub(super) struct Repository {
-    pub(super) engine: Engine,
+    location: String,
+    password: Vec<u8>,
+    options: Vec<String>,
+    opened: OnceLock<Engine>,
+}
+
+impl Repository {
+    /// The repository, which must be there.
+    pub(super) fn engine(&self, py: Python<'_>) -> PyResult<&Engine> {
+        self.opened(py, false)
+    }
+
+    /// The repository, made first where there is none.
+    pub(super) fn made(&self, py: Python<'_>) -> PyResult<&Engine> {
+        self.opened(py, true)
+    }
+
+    fn opened(&self, py: Python<'_>, create: bool) -> PyResult<&Engine> {
+        if let Some(engine) = self.opened.get() {
+            return Ok(engine);
+        }
+        super::allocator::give_large_pieces_back();
+        let (location, password, options) = (&self.location, &self.password, &self.options);
+        let engine = run(py, None, None, |control, _| Engine::open(location, password, create, options, control))?;
+        Ok(self.opened.get_or_init(|| engine))
+    }
 }
 
 #[pymethods]
@@ -25,20 +52,15 @@ impl Repository {
         options: Vec<String>,
     ) -> PyResult<Self> {
         let password = self::password(password)?;
-        super::allocator::give_large_pieces_back();
-        let engine =
-            run(py, None, None, move |control, _| Engine::open(&location, &password, create, &options, control))?;
-        Ok(Self { engine })
+        let this = Self { location, password, options, opened: OnceLock::new() };
+        this.opened(py, create)?;
+        Ok(this)
     }
 
-    /// The repository of a profile, made where there is none.
+    /// The repository of a profile. It is opened when it is needed, and the first backup makes it where there is none: whoever
+    /// only looks must not.
     #[staticmethod]
-    fn of_profile(
-        py: Python<'_>,
-        profile: &str,
-        location: &Bound<'_, PyAny>,
-        settings: Settings<'_>,
-    ) -> PyResult<Self> {
+    fn of_profile(profile: &str, location: &Bound<'_, PyAny>, settings: Settings<'_>) -> PyResult<Self> {
         let location = home_expanded(location)?.to_string_lossy().into_owned();
         let password = match settings.path("repository_password_file")? {
             Some(file) => {
@@ -54,18 +76,24 @@ impl Repository {
             return Err(NativeError::new_err(format!("The {profile} {text}")));
         }
         let options = settings.list("repository_options")?;
-        let engine = run(py, None, None, |control, _| Engine::open(&location, &password, true, &options, control))?;
-        Ok(Self { engine })
+        Ok(Self { location, password, options, opened: OnceLock::new() })
+    }
+
+    /// Makes it where there is none.
+    fn ensure(&self, py: Python<'_>) -> PyResult<()> {
+        self.made(py).map(drop)
     }
 
     /// Where it is, for people.
     #[getter]
-    fn location(&self) -> String {
-        self.engine.location()
+    fn location(&self, py: Python<'_>) -> PyResult<String> {
+        self.engine(py).map(Engine::location)
     }
 
     fn __repr__(&self) -> String {
-        format!("<Repository {}>", self.engine.location())
+        // Before it is opened nobody knows what of its address is secret.
+        let location = self.opened.get().map_or_else(|| "not opened yet".to_owned(), Engine::location);
+        format!("<Repository {location}>")
     }
 
     #[pyo3(signature = (
@@ -87,9 +115,10 @@ impl Repository {
     ) -> PyResult<u64> {
         let (source, arcname) = (path(source)?, file_system_bytes(arcname)?);
         let excludes = patterns(exclude);
+        let engine = self.made(py)?;
         run(py, progress, excluded, |control, names| {
             let saving = Saving { stored_name: &stored_filename, tags: &tags, host: host.as_deref(), time };
-            self.engine.backup(&source, &arcname, &excludes, &saving, control, &|name| {
+            engine.backup(&source, &arcname, &excludes, &saving, control, &|name| {
                 // Nobody asks for them.
                 let _ = names.send(name.into());
             })
@@ -109,9 +138,10 @@ impl Repository {
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<u64> {
         let archive = path(archive)?;
+        let engine = self.made(py)?;
         run(py, progress, None, |control, _| {
             let saving = Saving { stored_name: &stored_filename, tags: &tags, host: host.as_deref(), time };
-            self.engine.backup_tar(&archive, &saving, control)
+            engine.backup_tar(&archive, &saving, control)
         })
     }
 
@@ -124,7 +154,8 @@ impl Repository {
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
         let out = path(out)?;
-        run(py, progress, None, |control, _| self.engine.download(&stored_filename, &out, control))
+        let engine = self.engine(py)?;
+        run(py, progress, None, |control, _| engine.download(&stored_filename, &out, control))
     }
 
     #[pyo3(signature = (stored_filename, folder, *, progress=None))]
@@ -136,22 +167,27 @@ impl Repository {
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
         let folder = path(folder)?;
-        run(py, progress, None, |control, _| self.engine.restore(&stored_filename, &folder, control))
+        let engine = self.engine(py)?;
+        run(py, progress, None, |control, _| engine.restore(&stored_filename, &folder, control))
     }
 
     fn size(&self, py: Python<'_>, stored_filename: String) -> PyResult<Option<u64>> {
-        run(py, None, None, |_, _| self.engine.size(&stored_filename))
+        let engine = self.engine(py)?;
+        run(py, None, None, |_, _| engine.size(&stored_filename))
     }
 
     fn delete(&self, py: Python<'_>, stored_filename: String) -> PyResult<()> {
-        run(py, None, None, |control, _| self.engine.delete(&stored_filename, control))
+        let engine = self.engine(py)?;
+        run(py, None, None, |control, _| engine.delete(&stored_filename, control))
     }
 
     fn list(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        run(py, None, None, |_, _| self.engine.list())
+        let engine = self.engine(py)?;
+        run(py, None, None, |_, _| engine.list())
     }
 
     fn prune(&self, py: Python<'_>) -> PyResult<()> {
-        run(py, None, None, |control, _| self.engine.prune(control))
+        let engine = self.engine(py)?;
+        run(py, None, None, |control, _| engine.prune(control))
     }
 }

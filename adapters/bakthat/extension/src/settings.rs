@@ -58,8 +58,9 @@ impl Settings<'_> {
         Ok(self.text("region_name")?.unwrap_or_else(|| REGION.to_owned()))
     }
 
-    /// Whether a setting is on; what is not there at all is as `usual` says.
+    /// Whether a setting is on; what is not there, or null, is as `usual` says.
     pub(super) fn is(&self, key: &str, usual: bool) -> PyResult<bool> {
-        self.0.call_method1("get", (key, usual))?.is_truthy()
+        let value = self.0.call_method1("get", (key,))?;
+        if value.is_none() { Ok(usual) } else { value.is_truthy() }
     }
 }

@@ -11,7 +11,7 @@ import traceback
 from typing import Any, Callable, Container, Dict, List, Optional, Tuple
 
 import bakthat
-from bakthat import recover
+from bakthat import _native, recover
 from bakthat.conf import CONFIG_FILE, BakthatError, load_config, profile_of, write_config
 
 log = logging.getLogger("bakthat")
@@ -270,6 +270,7 @@ def main() -> None:
         log.setLevel(logging.DEBUG if os.environ.get("BAKTHAT_DEBUG") else logging.INFO)
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _ended)
+    _native.show_progress()
     try:
         app.run()
     except KeyboardInterrupt:

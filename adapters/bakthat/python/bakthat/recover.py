@@ -61,7 +61,9 @@ def migrate(
     if destination == "backstay":
         raise BakthatError("These backups are in a repository already: name the destination to migrate from, with -d")
     rows = Backups.search(safe_text(query), destination, profile=profile, config=profiles, backend=source)
-    there, moved, password = set(target.ls()), [], kwargs.get("password")
+    if not dry_run:
+        target.repository.ensure()
+    there, moved, password = set() if dry_run else set(target.ls()), [], kwargs.get("password")
     for record in list(rows):
         parsed = parse_stored_name(record.stored_filename)
         if (record.metadata or {}).get("KeyValue") or parsed is None:

@@ -92,6 +92,15 @@ class Repository(Case):
         self.assertEqual(len(self.bakthat.delete_older_than("f", "1D")), 1)
         self.assertEqual(self.bakthat.ls(), [])
 
+    def test_whoever_only_looks_makes_no_repository(self):
+        self.file("f")
+        for look in (self.bakthat.ls, lambda: self.bakthat.restore("f.20240203040506.tgz")):
+            with self.assertRaisesRegex(self.bakthat._native.NativeError, str(self.repository)):
+                look()
+        self.assertFalse(self.repository.exists())
+        self.assertTrue(self.bakthat.backup("f"))
+        self.assertEqual(len(self.bakthat.ls()), 1)
+
     def test_the_password_comes_from_a_file_and_a_wrong_one_is_told(self):
         self.file("f")
         self.bakthat.backup("f")
@@ -179,7 +188,7 @@ class Migration(Case):
         self.assertEqual((len(self.objects("backstay")), self.objects("s3"), self.temporary_files()), (6, ["key"], []))
 
     def test_a_wrong_password_moves_nothing_of_it(self):
-        with self.assertRaises(Exception):
+        with self.assertRaisesRegex(Exception, r"^data\.\d{14}\.tgz\.enc is damaged, or the password is wrong$"):
             self.bakthat.migrate("data", password="wrong", delete_source=True)
         rows = self.bakthat.Backups
         kept = rows.select().where(rows.stored_filename == self.records[1].stored_filename, rows.backend == "s3")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Events and plugins: lines 33 to 36 of the conformance checklist."""
 
+import io
 import os
 import textwrap
 import unittest
@@ -322,9 +323,49 @@ class Plugins(Case):
         self.assertEqual((self.work / "out2").read_text(), "of a file")
         self.assertEqual(sorted(key.name for key in bucket.get_all_keys()), ["k", "l"])
         self.assertIn("k", key.generate_url(60))
+        self.assertEqual([key.name for key in bucket.list(prefix="k")], ["k"])
+        self.assertEqual(("k" in bucket, "m" in bucket, bucket.lookup("m")), (True, False, None))
+        self.assertEqual(bucket.get_key("m", validate=False).name, "m")
+        self.assertEqual((repr(key), key.read()), (f"<Key: {bucket.name},k>", b"of a file"))
         bucket.delete_key("l")
         key.delete()
         self.assertEqual((list(bucket), bucket.name), ([], self.s3()["s3_bucket"]))
+
+    def test_36_a_file_that_stands_at_its_end_is_not_stored_as_nothing(self):
+        key = self.backend().bucket.new_key("k")
+        file = io.BytesIO()
+        key.set_contents_from_file(file)
+        self.assertEqual(key.size, 0)
+        file.write(b"abc")
+        with self.assertRaisesRegex(AttributeError, "rewind"):
+            key.set_contents_from_file(file)
+        self.assertEqual(key.size, 0)
+        key.set_contents_from_file(file, rewind=True)
+        self.assertEqual(key.read(), b"abc")
+        file.seek(1)
+        key.set_contents_from_file(file)
+        self.assertEqual(key.read(), b"bc")
+
+    def test_36_a_backend_goes_on_after_a_fork(self):
+        code = (
+            "import os, bakthat\n"
+            "backend = bakthat.S3Backend(bakthat.config['default'])\n"
+            "backend.store.put('k', b'x')\n"
+            "if os.fork() == 0:\n"
+            "    os._exit(0 if backend.ls() == ['k'] else 1)\n"
+            "print(os.wait()[1], backend.ls())\n"
+        )
+        self.assertEqual(self.succeeds(self.python(code)).stdout, "0 ['k']\n")
+
+    def test_36_what_a_store_cannot_do_is_not_tried_again(self):
+        server = servers.Recorder(
+            lambda request: (501 if "acl" in request.path else 200, {"x-amz-bucket-region": "us-east-1"}, b"")
+        )
+        self.addCleanup(server.close)
+        backend = self.bakthat.S3Backend(self.s3(endpoint_url=server.url, region_name="us-east-1"))
+        with self.assertRaisesRegex(self.bakthat._native.NativeError, "501"):
+            backend.bucket.new_key("k").set_acl("public-read")
+        self.assertEqual(sum("acl" in request.path for request in server.requests), 1)
 
     def test_36_an_object_is_made_public_by_a_signed_request(self):
         server = servers.Recorder(lambda request: (200, {"x-amz-bucket-region": "us-east-1"}, b""))

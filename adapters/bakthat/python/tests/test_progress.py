@@ -49,12 +49,12 @@ class Progress(Case):
         time.sleep(1)
         return 200, {"ETag": '"e"'}, b""
 
-    def on_a_terminal(self, *arguments, **more):
-        """What the command writes to standard error where that is a terminal of 100 columns, and its status."""
+    def on_a_terminal(self, *arguments, how=("-m", "bakthat"), **more):
+        """What Python writes to standard error where that is a terminal of 100 columns, and its status."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
         process = subprocess.Popen(
-            [sys.executable, "-m", "bakthat", *arguments],
+            [sys.executable, *how, *arguments],
             stdin=subprocess.DEVNULL,
             stderr=theirs,
             env=self.environment(**{"TERM": "xterm", **more}),
@@ -85,6 +85,12 @@ class Progress(Case):
     def test_a_terminal_that_can_do_nothing_gets_nothing_but_lines(self):
         written, _ = self.on_a_terminal("backup", "--prompt=no", "f", TERM="dumb")
         self.assertNotRegex(written.replace("\r\n", "\n"), r"[\r\x1b]")
+
+
+    def test_a_script_has_its_terminal_for_itself(self):
+        script = "import bakthat; bakthat.backup('f', password='')"
+        written, status = self.on_a_terminal(script, how=["-c"])
+        self.assertEqual((written, status), ("", 0))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 
 import io
 import os
+import re
 import shutil
 import sqlite3
 import tarfile
@@ -85,7 +86,8 @@ class Matching(Case):
         for conf in (self.s3(), self.s3(encryption="age"), self.s3(encryption="age", compress=False)):
             record = self.bakthat.backup("data", password="right", conf=conf)
             folder = self.in_folder(f"wrong-{record.id}")
-            with self.assertRaisesRegex(Exception, "password"):
+            told = f"^{re.escape(record.stored_filename)}(:| is damaged, or) the password is wrong$"
+            with self.assertRaisesRegex(Exception, told):
                 self.bakthat.restore(record.stored_filename, password="wrong", conf=conf)
             self.assertEqual(os.listdir(folder), [])
             self.assertEqual(self.temporary_files(), [])

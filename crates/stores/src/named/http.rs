@@ -105,7 +105,10 @@ impl From<NamedError> for Broken {
 /// How requests are sent.
 pub(super) struct Http {
     pub(super) location: String,
-    pub(super) client: reqwest::Client,
+    /// The client, and the process that it belongs to: the threads that hold its connections do not follow through a fork.
+    client: Mutex<(u32, reqwest::Client)>,
+    /// Another one of the kind.
+    another: Box<dyn Fn() -> std::result::Result<reqwest::Client, String> + Send + Sync>,
     secrets: Vec<Secret>,
     bandwidth: Arc<Bandwidth>,
     retrying: Retrying,
@@ -123,15 +126,32 @@ impl Http {
         secrets: Vec<Secret>,
         options: &StoreOptions,
     ) -> std::result::Result<Self, OpenError> {
-        let proxy = options.proxy.as_ref().map(Secret::expose);
-        let client = transport::client(options.certificates.as_deref(), options.insecure_tls, proxy);
+        let (certificates, insecure, proxy) =
+            (options.certificates.clone(), options.insecure_tls, options.proxy.clone());
+        let another = move || {
+            let proxy = proxy.as_ref().map(Secret::expose);
+            transport::client(certificates.as_deref(), insecure, proxy)
+        };
+        let client = another().map_err(OpenError::Option)?;
         Ok(Self {
             location,
-            client: client.map_err(OpenError::Option)?,
+            client: Mutex::new((std::process::id(), client)),
+            another: Box::new(another),
             secrets,
             bandwidth: Arc::new(Bandwidth::new(options.limit_upload, options.limit_download)),
             retrying: Retrying::new(options.retry_time, options.notice.clone()),
         })
+    }
+
+    /// The client of this process.
+    pub(super) fn client(&self) -> std::result::Result<reqwest::Client, String> {
+        let mut known = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.0 != std::process::id() {
+            let inherited = std::mem::replace(&mut *known, (std::process::id(), (self.another)()?));
+            // Its connections are the parent's.
+            std::mem::forget(inherited);
+        }
+        Ok(known.1.clone())
     }
 
     /// Sends what `make` makes, anew for each attempt, and keeps the answer. Answers with one of the statuses in `fine` are
@@ -300,7 +320,8 @@ impl Http {
                 value.set_sensitive(true);
                 headers.insert("x-auth-token", value);
             }
-            let mut request = self.client.request(method.clone(), url.clone()).headers(headers);
+            let client = self.client().map_err(|text| Broken::Trouble(Trouble::Other, text, None))?;
+            let mut request = client.request(method.clone(), url.clone()).headers(headers);
             if !ask.body.is_empty() {
                 let body = Outgoing::new(ask.body.clone().into(), Arc::clone(&self.bandwidth), ear.clone());
                 request = request.body(reqwest::Body::wrap(body));

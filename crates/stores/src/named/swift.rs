@@ -93,7 +93,7 @@ impl Swift {
             return Err(OpenError::Option(format!("{:?} is no container's name", place.container)));
         }
         let environment = environment(place)?;
-        let login = runtime::wait(Login::new(&environment, http.client.clone()))
+        let login = runtime::wait(Login::new(&environment, http.client().map_err(OpenError::Option)?))
             .map_err(|error| error.to_string())
             .and_then(|login| login);
         let (login, storage) = login.map_err(|text| {
