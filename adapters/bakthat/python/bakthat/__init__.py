@@ -33,6 +33,7 @@ from bakthat.conf import (
     DEFAULT_DESTINATION,
     DEFAULT_LOCATION,
     EXCLUDE_FILES,
+    BadValue,
     BakthatError,
     MissingKey,
     config,
@@ -159,6 +160,14 @@ def _ask_password() -> Optional[str]:
     return password
 
 
+def _tag_text(tags: Any) -> str:
+    """Tags as a row has them."""
+    try:
+        return safe_text(tags if isinstance(tags, str) else " ".join(tags or []))
+    except TypeError:
+        raise BadValue("tags must be text or a list of texts") from None
+
+
 def backup(
     filename: Any = None,
     destination: Optional[str] = None,
@@ -183,15 +192,18 @@ def backup(
     as_tree = hasattr(backend, "restore_into")
     excluding: Dict[str, Any] = {"exclude_file": exclude_file or None, "exclude_files": EXCLUDE_FILES}
     source = _native.Source(filename, conf, log, as_tree=as_tree, **excluding)
+    named, tag_text = safe_text(kwargs.get("custom_filename") or source.arcname), _tag_text(tags)
     password = kwargs["password"] if "password" in kwargs else os.environ.get("BAKTHAT_PASSWORD")
     if password is None and not as_tree and str(prompt).lower() != "no":
         password = _ask_password()
         if password is None:
             return None
     encrypted, client = source.container_ending(password), socket.gethostname()
+    metadata = {"is_enc": bool(encrypted), "client": client}
 
     with _reserved_name(backend, (safe_text(source.base), source.kind + encrypted)) as (stored_filename, clock):
-        tag_text = tags if isinstance(tags, str) else " ".join(tags or [])
+        # Nothing is stored before all that its row says is known to fit.
+        columns = columns_of(backend, destination, shifted(clock), filename=named, stored_filename=stored_filename)
         if as_tree:
             log.info("Uploading...")
             moment = clock.replace(tzinfo=timezone.utc).timestamp()
@@ -202,10 +214,12 @@ def backup(
                 size = os.path.getsize(payload)
                 log.info("Uploading...")
                 backend.upload(stored_filename, payload, s3_reduced_redundancy=bool(s3_reduced_redundancy))
-        named = safe_text(kwargs.get("custom_filename") or source.arcname)
-        columns = columns_of(backend, destination, shifted(clock), filename=named, stored_filename=stored_filename)
-        metadata = {"is_enc": bool(encrypted), "client": client}
-        record = Backups.create(**columns, metadata=metadata, size=size, tags=tag_text)
+        try:
+            record = Backups.create(**columns, metadata=metadata, size=size, tags=tag_text)
+        except Exception:
+            log.error("%s is deleted again: its row could not be written", stored_filename)
+            backend.delete(stored_filename)
+            raise
     BakSyncer(conf).sync_auto()
     if key:
         bakmanager_hook(conf, record, key)

@@ -40,5 +40,5 @@ def true_epoch(backup_date: float) -> float:
 
 
 def safe_text(name: Any) -> str:
-    """A file's name as text that every database and storage takes: bytes that are not UTF-8 become ``\\xNN``."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A name as text that every database and storage takes: bytes that are not UTF-8 become ``\\xNN``."""
+    return os.fsencode(str(name) if isinstance(name, int) else name).decode("utf-8", "backslashreplace")
