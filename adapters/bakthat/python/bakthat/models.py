@@ -13,7 +13,7 @@ import random
 import re
 import sqlite3
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import peewee
 from peewee import CharField, IntegerField, Model, SmallIntegerField, TextField, fn
@@ -146,6 +146,8 @@ def _matches(column: Any, text: str, contains: bool) -> Any:
 
 
 class Backups(SyncedModel):
+    """A row for each backup, deleted ones too, of every profile and destination (reference, section 12)."""
+
     backend = CharField(index=True)
     backend_hash = CharField(index=True, null=True)
     backup_date = IntegerField(index=True)
@@ -164,6 +166,12 @@ class Backups(SyncedModel):
         return f"<Backup: {self.stored_filename}>"
 
     __str__ = __repr__
+
+    @classmethod
+    def validate_model(cls) -> None:
+        super().validate_model()
+        if cls.__repr__.__module__ == "peewee":  # It gives each subclass one of its own.
+            cls.__repr__ = cls.__str__  # type: ignore[method-assign]
 
     @classmethod
     def search(cls, query: str = "", destination: Any = "", **kwargs: Any) -> Any:
@@ -227,6 +235,12 @@ class Backups(SyncedModel):
     def is_gzipped(self) -> Optional[bool]:
         return (self.metadata or {}).get("is_gzipped")
 
+    @property
+    def migrated_from(self) -> Tuple[Any, Any]:
+        """The stored name that this had before it was moved into a repository, and the hash; None where it was not."""
+        metadata = self.metadata if isinstance(self.metadata, dict) else {}
+        return metadata.get("migrated_from"), metadata.get("migrated_hash")
+
     def belongs_to(self, name: str) -> bool:
         """Whether rotation and ageing of a name may touch this row: the name itself, not one that contains it."""
         if not name:
@@ -269,7 +283,11 @@ class Inventory(SyncedModel):
 
     @classmethod
     def get_archive_id(cls, filename: str) -> str:
-        return cls.get(cls.filename == filename).archive_id
+        try:
+            return cls.get(cls.filename == filename).archive_id
+        except cls.DoesNotExist:
+            text = f"{filename} is not in the inventory: bakthat rebuild -d glacier asks the vault"
+            raise cls.DoesNotExist(text) from None
 
 
 class Config(BaseModel):

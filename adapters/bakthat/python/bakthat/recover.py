@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional
 import bakthat
 from bakthat import _native
 from bakthat.conf import CONFIG_FILE, BakthatError, profile_of, profiles_of
-from bakthat.models import Backups, hash_of_backend
+from bakthat.models import Backups, hash_of_backend, profile_hashes
 from bakthat.utils import DATE, parse_stored_name, safe_text, shifted, temporary_folder, true_epoch, utc_clock
 
 log = logging.getLogger("bakthat")
@@ -26,9 +26,9 @@ def rebuild(
     if hasattr(backend, "rebuild_inventory") and not backend.rebuild_inventory():
         log.info("Glacier has not completed its inventory yet: try again later")
         return []
-    made = []
-    for name in backend.ls():
-        if Backups.get_or_none(Backups.stored_filename == name) is not None:
+    made, known = [], {name for row in Backups.select() for name in (row.stored_filename, row.migrated_from[0])}
+    for name in dict.fromkeys(backend.ls()):
+        if name in known:
             continue
         size = backend.stored_size(name) if hasattr(backend, "stored_size") else 0
         record = Backups.from_stored_name(name, backend, destination, size or 0)
@@ -53,15 +53,18 @@ def migrate(
     """Moves archives of a destination into the profile's Backstay repository; their records.
 
     Each is verified member by member before its row names the repository; the old object stays unless
-    ``delete_source``. What was moved before an interruption is not moved again.
+    ``delete_source``, which deletes those of backups moved earlier too. What was moved is not moved again.
     """
     profiles = profiles_of(config, kwargs.get("conf"), profile)
-    source, destination, _ = bakthat._get_store_backend(profiles, destination, profile)
+    source, destination, conf = bakthat._get_store_backend(profiles, destination, profile)
     target = bakthat._get_store_backend(profiles, "backstay", profile)[0]
     if destination == "backstay":
         raise BakthatError("These backups are in a repository already: name the destination to migrate from, with -d")
     rows = Backups.search(safe_text(query), destination, profile=profile, config=profiles, backend=source)
     there, moved, password = set(target.ls()), [], kwargs.get("password")
+    if delete_source:
+        earlier = Backups.search(safe_text(query), "backstay", profile=profile, config=profiles, backend=target)
+        _delete_moved(earlier, there, source, profile_hashes(conf, profile, source), dry_run)
     for record in list(rows):
         parsed = parse_stored_name(record.stored_filename)
         if (record.metadata or {}).get("KeyValue") or parsed is None:
@@ -76,8 +79,19 @@ def migrate(
         if _move(record, parsed, source, target, password, there):
             moved.append(record)
             if delete_source:
-                source.delete(moved[-1].metadata["migrated_from"])
+                source.delete(record.migrated_from[0])
     return moved
+
+
+def _delete_moved(rows: Any, there: Any, source: Any, hashes: List[str], dry_run: bool) -> None:
+    """Deletes the old objects of backups that a repository has since an earlier migration."""
+    held = set(source.ls())
+    for record in rows:
+        old_name, old_hash = record.migrated_from
+        if old_name in held and old_hash in hashes and record.stored_filename in there:
+            log.info("%s %s, which was moved", "Would delete" if dry_run else "Deleting", old_name)
+            if not dry_run:
+                source.delete(old_name)
 
 
 def _move(record: Any, parsed: Any, source: Any, target: Any, password: Any, there: Any) -> bool:
@@ -102,11 +116,12 @@ def _move(record: Any, parsed: Any, source: Any, target: Any, password: Any, the
             if differing:
                 target.delete(new_name)
                 raise BakthatError(f"{old_name} did not come back the same from the repository: {differing}")
+    moved = {"is_enc": False, "migrated_from": old_name, "migrated_hash": record.backend_hash}
+    record.metadata = {**(record.metadata or {}), **moved}
     record.stored_filename = new_name
     record.size = target.stored_size(new_name)
     record.backend = "backstay"
     record.backend_hash = hash_of_backend(target)
-    record.metadata = {**(record.metadata or {}), "is_enc": False, "migrated_from": old_name}
     record.last_updated = shifted(utc_clock())
     record.save()
     return True
