@@ -151,10 +151,18 @@ def _taken(backend: Any, stored_filename: str) -> bool:
         return False  # Accounts that may only write cannot ask; the upload says what is wrong beyond that.
 
 
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise BakthatError("The working directory is there no more: name a file or a directory") from None
+
+
 def _ask_password() -> Optional[str]:
     """A password from the terminal; None if its confirmation differs."""
-    password = getpass.getpass("Password (blank to disable encryption): ")
-    if password and password != getpass.getpass("Password confirmation: "):
+    missing = "set BAKTHAT_PASSWORD or use --prompt no"
+    password = utils.asked(getpass.getpass, "Password (blank to disable encryption): ", missing)
+    if password and password != utils.asked(getpass.getpass, "Password confirmation: ", missing):
         log.error("Password confirmation doesn't match")
         return None
     return password
@@ -180,14 +188,26 @@ def backup(
     s3_reduced_redundancy: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Stores a file or a folder; the new record, or None if the password's confirmation differs."""
+    """Stores a file or a folder; the new record, or None if the password's confirmation differs.
+
+    filename: what to store, by default the working directory.
+    destination: s3, glacier, swift, backstay, local or a plugin's; by default the profile's.
+    profile, config: a section of the configuration, and its file or a dict of profiles; ``conf`` is one profile itself.
+    password: encrypts; empty for none. Without it BAKTHAT_PASSWORD holds, else it is asked for, unless ``prompt`` is "no".
+    tags: text, or a list of texts. custom_filename: the name in the row, in the place of the file's own.
+    key: tells the monitoring service of it. exclude_file: the patterns of what is left out of a folder.
+    """
     backend, destination, conf = _get_store_backend(
         profiles_of(config, kwargs.get("conf"), profile), destination, profile
     )
     session_id = str(uuid.uuid4())
     events.before_backup(session_id)
 
-    filename = os.getcwd() if filename is None else os.fsdecode(filename)
+    filename = _working_directory() if filename is None else os.fsdecode(filename)
+    if not filename:
+        raise BadValue("No file to back up was named: without a name it is the working directory")
+    if exclude_file:
+        os.stat(os.path.expanduser(exclude_file))
     log.info("Backing up %s", safe_text(filename))
     as_tree = hasattr(backend, "restore_into")
     excluding: Dict[str, Any] = {"exclude_file": exclude_file or None, "exclude_files": EXCLUDE_FILES}
@@ -256,7 +276,7 @@ def restore(
     log.info("Restoring %s", record.stored_filename)
     password = kwargs.get("password")
     if record.is_encrypted() and not password:
-        password = os.environ.get("BAKTHAT_PASSWORD") or getpass.getpass("Password: ")
+        password = os.environ.get("BAKTHAT_PASSWORD") or utils.asked(getpass.getpass, "Password: ")
         if not password:
             raise BakthatError(f"{record.stored_filename} is encrypted: it needs a password")
 
@@ -438,7 +458,7 @@ def info(
 ) -> Any:
     """Logs when a file was last backed up; the newest record, or None."""
     profiles = profiles_of(config, kwargs.get("conf"), profile)
-    name = safe_text(filename or os.getcwd()).rstrip("/").split("/")[-1]
+    name = safe_text(filename or _working_directory()).rstrip("/").split("/")[-1]
     destination = _destination(destination, profile_of(profiles, profile))
     record = Backups.match_filename(name, destination, profile=profile, config=profiles)
     if record is None:

@@ -150,7 +150,9 @@ class BackstayBackend(ObjectBackend):
     def __init__(self, conf: Dict[str, Any] = {}, profile: str = "default") -> None:
         super().__init__(conf, profile)
         self.container = self.need(self.container_key)
-        self.store = self.repository = _native.Repository.of_profile(profile, self.container, self.conf)
+        options = self.conf.get("repository_options")
+        settings = {**self.conf, "repository_options": [options] if isinstance(options, str) else options}
+        self.store = self.repository = _native.Repository.of_profile(profile, self.container, settings)
 
     def upload(self, keyname: str, filename: str, **kwargs: Any) -> None:
         self.repository.backup(filename, os.path.basename(filename), keyname, time=os.path.getmtime(filename))

@@ -3,7 +3,7 @@
 
 import logging
 import os
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import yaml
 
@@ -20,6 +20,23 @@ DEFAULT_DESTINATION = "s3"
 EXCLUDE_FILES = [".bakthatexclude", ".gitignore"]
 
 events = Events()
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, (str, bytes, os.PathLike))
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_is_text, value)) or isinstance(value, str)
+
+
+# What a setting must be, where YAML could make something else of it.
+TEXTS = "default_destination local_path plugins_dir repository_password repository_password_file"
+KINDS: Dict[str, Tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(TEXTS.split(), (_is_text, "text")),
+    **dict.fromkeys(("plugins", "repository_options"), (_is_list, "text or a list of texts")),
+    "rotation": (lambda value: isinstance(value, dict), "a mapping"),
+}
 
 
 class BakthatError(Exception):
@@ -40,6 +57,10 @@ class BadKey(BakthatError, TypeError):
     """A setting that is not known; a TypeError as the original's."""
 
 
+class NoAnswer(BakthatError, EOFError):
+    """A question that nobody was there to answer; an EOFError as the original's."""
+
+
 def load_config(config_file: Any = CONFIG_FILE) -> Dict[str, Any]:
     """The profiles of a file; none if it is missing or empty."""
     path = os.path.expanduser(os.fspath(config_file))
@@ -54,7 +75,7 @@ def load_config(config_file: Any = CONFIG_FILE) -> Dict[str, Any]:
         return {}
     if not isinstance(loaded, dict):
         raise BakthatError(f"{path} must be a mapping of profiles")
-    return loaded
+    return {str(name): profile for name, profile in loaded.items()}
 
 
 def write_config(profiles: Dict[str, Any], path: str = CONFIG_FILE) -> None:
@@ -73,8 +94,13 @@ def profiles_of(config: Any = None, conf: Optional[Dict[str, Any]] = None, profi
 def profile_of(profiles: Any, profile: str = "default") -> Dict[str, Any]:
     """One profile; a clear error if there is none of that name."""
     found = profiles.get(profile)
-    if not isinstance(found, dict):
+    if found is None:
         raise MissingKey(f"No {profile} profile defined in the configuration: run bakthat configure -p {profile}")
+    if not isinstance(found, dict):
+        raise BadValue(f"The profile {profile} must be a mapping of settings")
+    for key, (fits, wanted) in KINDS.items():
+        if not (found.get(key) in (None, "") or found.get(key) is False or fits(found[key])):
+            raise BadValue(f"The setting {key} of the profile {profile} must be {wanted}")
     return found
 
 

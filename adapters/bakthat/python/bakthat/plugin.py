@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import Any, Dict, Optional, Set
 
-from bakthat.conf import PLUGINS_DIR, BadValue, BakthatError, events
+from bakthat.conf import PLUGINS_DIR, BadValue, events
 from bakthat.hub import EVENTS, EventSlot
 
 log = logging.getLogger(__name__)
@@ -42,10 +42,9 @@ class Plugin:
         return f"<Plugin bakthat: {type(self).__name__}>"
 
     def activate(self) -> None:
-        raise NotImplementedError("Plugin should implement this!")
+        raise NotImplementedError(f"Plugin should implement this! {type(self).__module__}.{type(self).__name__} does not")
 
-    def deactivate(self) -> None:
-        raise NotImplementedError("Plugin should implement this!")
+    deactivate = activate
 
 
 def load_class(text: str) -> Any:
@@ -86,8 +85,6 @@ def setup_plugins(conf: Optional[Dict[str, Any]] = None) -> None:
             sys.path.append(folder)
         named = conf.get("plugins") or []
         entries = [named] if isinstance(named, str) else named
-        if not isinstance(entries, (list, tuple)):
-            raise BakthatError("The setting plugins must be a list of module.Class entries")
         for entry in entries:
             if entry not in _activated:
                 log.debug("Loading plugin %s", entry)

@@ -12,7 +12,7 @@ import bakthat
 from bakthat import _native
 from bakthat.conf import CONFIG_FILE, BakthatError, profile_of, profiles_of
 from bakthat.models import Backups, hash_of_backend, profile_hashes
-from bakthat.utils import DATE, parse_stored_name, safe_text, shifted, temporary_folder, true_epoch, utc_clock
+from bakthat.utils import DATE, asked, parse_stored_name, safe_text, shifted, temporary_folder, true_epoch, utc_clock
 
 log = logging.getLogger("bakthat")
 
@@ -75,7 +75,7 @@ def migrate(
             moved.append(record)
             continue
         if record.is_encrypted() and not password:
-            password = os.environ.get("BAKTHAT_PASSWORD") or getpass.getpass("Password: ")
+            password = os.environ.get("BAKTHAT_PASSWORD") or asked(getpass.getpass, "Password: ")
         if _move(record, parsed, source, target, password, there):
             moved.append(record)
             if delete_source:
