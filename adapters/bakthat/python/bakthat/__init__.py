@@ -19,29 +19,10 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 import peewee
 
 from bakthat import _native, backends, conf, models, plugin, utils  # noqa: F401, attributes of the package
-from bakthat.backends import (
-    BackstayBackend,
-    BakthatBackend,
-    GlacierBackend,
-    LocalBackend,
-    RotationConfig,
-    S3Backend,
-    SwiftBackend,
-)
-from bakthat.conf import (
-    CONFIG_FILE,
-    DEFAULT_DESTINATION,
-    DEFAULT_LOCATION,
-    EXCLUDE_FILES,
-    BadValue,
-    BakthatError,
-    MissingKey,
-    config,
-    events,
-    load_config,
-    profile_of,
-    profiles_of,
-)
+from bakthat.backends import BackstayBackend, BakthatBackend, GlacierBackend, LocalBackend
+from bakthat.backends import RotationConfig, S3Backend, SwiftBackend
+from bakthat.conf import CONFIG_FILE, DEFAULT_DESTINATION, DEFAULT_LOCATION, EXCLUDE_FILES, BadValue, BakthatError
+from bakthat.conf import Maybe, MissingKey, config, events, load_config, profile_of, profiles_of
 from bakthat.models import Backups, Config, columns_of
 from bakthat.plugin import plugin_setup, setup_plugins
 from bakthat.rotation import reasons_to_keep, settings_of
@@ -53,11 +34,7 @@ __version__ = "0.6.0"
 log = logging.getLogger("bakthat")
 
 STORAGE_BACKEND: Dict[str, Any] = {
-    "s3": S3Backend,
-    "glacier": GlacierBackend,
-    "swift": SwiftBackend,
-    "backstay": BackstayBackend,
-    "local": LocalBackend,
+    known.name: known for known in (S3Backend, GlacierBackend, SwiftBackend, BackstayBackend, LocalBackend)
 }
 
 
@@ -71,7 +48,7 @@ class BakthatFilter(logging.Filter):
 # --------------------------------------------------------------------------------------------- what all functions share
 
 
-def _get_store_backend(conf: Any, destination: Optional[str] = None, profile: str = "default") -> Tuple[Any, str, Any]:
+def _get_store_backend(conf: Any, destination: Maybe = None, profile: str = "default") -> Tuple[Any, str, Any]:
     """The backend of a destination, its name, and the profile; plugins are loaded before the backend is looked up."""
     conf = profile_of(profiles_of(conf), profile)
     setup_plugins(conf)
@@ -178,13 +155,13 @@ def _tag_text(tags: Any) -> str:
 
 def backup(
     filename: Any = None,
-    destination: Optional[str] = None,
+    destination: Maybe = None,
     profile: str = "default",
     config: Any = CONFIG_FILE,
     prompt: str = "yes",
     tags: Any = [],
-    key: Optional[str] = None,
-    exclude_file: Optional[str] = None,
+    key: Maybe = None,
+    exclude_file: Maybe = None,
     s3_reduced_redundancy: bool = False,
     **kwargs: Any,
 ) -> Any:
@@ -257,7 +234,7 @@ def _tell_of_blowfish() -> None:
 
 
 def restore(
-    filename: str, destination: Optional[str] = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
+    filename: str, destination: Maybe = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
 ) -> Any:
     """Restores the newest match into the current folder; its record, or None if nothing matched or is there yet."""
     profiles = profiles_of(config, kwargs.get("conf"), profile)
@@ -313,7 +290,7 @@ def _unrecorded(backend: Any, destination: str, stored_filename: str) -> Any:
 
 
 def delete(
-    filename: str, destination: Optional[str] = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
+    filename: str, destination: Maybe = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
 ) -> Any:
     """Deletes the newest match; its record, or None if nothing matched."""
     if not filename:
@@ -321,9 +298,8 @@ def delete(
         return None
     profiles = profiles_of(config, kwargs.get("conf"), profile)
     destination = _destination(destination, profile_of(profiles, profile))
-    backend = None
-    if destination not in STORAGE_BACKEND:
-        backend = _get_store_backend(profiles, destination, profile)[0]
+    known = destination in STORAGE_BACKEND
+    backend = None if known else _get_store_backend(profiles, destination, profile)[0]
     record = Backups.match_filename(safe_text(filename), destination, profile=profile, config=profiles, backend=backend)
     if record is None:
         log.error("No file matched.")
@@ -349,11 +325,11 @@ def _named_set(filename: str, conf: Dict[str, Any], found: Any) -> List[Any]:
 
 
 def delete_older_than(
-    filename: Optional[str],
+    filename: Maybe,
     interval: str,
     profile: str = "default",
     config: Any = CONFIG_FILE,
-    destination: Optional[str] = None,
+    destination: Maybe = None,
     **kwargs: Any,
 ) -> List[Any]:
     """Deletes the backups of a name that are older than an interval; their records."""
@@ -375,11 +351,7 @@ def delete_older_than(
 
 
 def rotate_backups(
-    filename: Optional[str],
-    destination: Optional[str] = None,
-    profile: str = "default",
-    config: Any = CONFIG_FILE,
-    **kwargs: Any,
+    filename: Maybe, destination: Maybe = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
 ) -> List[Any]:
     """Deletes the backups of a name that the profile's rotation does not keep; their records.
 
@@ -400,9 +372,8 @@ def rotate_backups(
     deleted = []
     for date, record in sorted(by_date.items()):
         if dry_run:
-            reason = (
-                f"keep: {kept[date]}" if date in kept else "delete: outside of every window, or not the oldest in it"
-            )
+            gone = "delete: outside of every window, or not the oldest in it"
+            reason = f"keep: {kept[date]}" if date in kept else gone
             log.info("%s\t%s\t%s", date.isoformat(), record.stored_filename, reason)
         if date in kept:
             continue
@@ -437,9 +408,7 @@ def show(
     _display_backups(Backups.search(safe_text(query or ""), destination, profile=profile, tags=tags, config=profiles))
 
 
-def ls(
-    destination: Optional[str] = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
-) -> List[str]:
+def ls(destination: Maybe = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any) -> List[str]:
     """Logs and returns the names of the stored objects."""
     backend, _, _ = _get_store_backend(profiles_of(config, kwargs.get("conf"), profile), destination, profile)
     log.info("%s", backend.container)
@@ -450,11 +419,7 @@ def ls(
 
 
 def info(
-    filename: Any = None,
-    destination: Optional[str] = None,
-    profile: str = "default",
-    config: Any = CONFIG_FILE,
-    **kwargs: Any,
+    filename: Any = None, destination: Maybe = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
 ) -> Any:
     """Logs when a file was last backed up; the newest record, or None."""
     profiles = profiles_of(config, kwargs.get("conf"), profile)
@@ -487,11 +452,5 @@ def reset_sync(**kwargs: Any) -> None:
 
 
 from bakthat.command import app, configure, configure_backups_rotation, main  # noqa: E402, needs the functions above
-from bakthat.recover import (  # noqa: E402
-    backup_glacier_inventory,
-    migrate,
-    rebuild,
-    restore_glacier_inventory,
-    show_glacier_inventory,
-    show_local_glacier_inventory,
-)
+from bakthat.recover import backup_glacier_inventory, migrate, rebuild, restore_glacier_inventory  # noqa: E402
+from bakthat.recover import show_glacier_inventory, show_local_glacier_inventory  # noqa: E402

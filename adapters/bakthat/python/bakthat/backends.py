@@ -29,6 +29,7 @@ def downloaded(fetch: Callable[[str], Any]) -> Optional[BinaryIO]:
 class BakthatBackend:
     """What every backend derives from, those of plugins too."""
 
+    name: str
     container_key: Any = None
     container: Any = None
     needs_keys = True

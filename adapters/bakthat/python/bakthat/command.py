@@ -223,11 +223,7 @@ for function, words, help in (
     (bakthat.periodic_backups, "-p -c", "Show the periodic backups of the monitoring service."),
     (bakthat.sync, "", "Trigger synchronization."),
     (bakthat.reset_sync, "", "Reset synchronization."),
-    (
-        recover.migrate,
-        "TEXT -d -p -c --delete-source --dry-run",
-        "Move archives into the profile's Backstay repository.",
-    ),
+    (recover.migrate, "TEXT -d -p -c --delete-source --dry-run", "Move archives into the profile's repository."),
     (recover.rebuild, "-d -p -c", "Rebuild a lost database from the names of the stored objects."),
     (recover.show_glacier_inventory, "-p -c", "Show the Glacier inventory saved in S3."),
     (recover.show_local_glacier_inventory, "-p -c", "Show the local Glacier inventory."),
@@ -250,11 +246,9 @@ def _is_foreign(error: BaseException) -> bool:
         name = frame.f_globals.get("__name__", "").split(".")[0]
         path = frame.f_code.co_filename
         packaged = "site-packages" in path or "dist-packages" in path
-        if name in ("peewee", "yaml", "playhouse") or path.startswith((ours, "<frozen")):
-            continue
-        if path.startswith(standard) and not packaged:
-            continue
-        return True
+        library = name in ("peewee", "yaml", "playhouse") or path.startswith(standard) and not packaged
+        if not (library or path.startswith((ours, "<frozen"))):
+            return True
     return isinstance(error, SyntaxError)  # Code that cannot be read has no frame; ours can be.
 
 

@@ -19,6 +19,8 @@ DEFAULT_LOCATION = "us-east-1"
 DEFAULT_DESTINATION = "s3"
 EXCLUDE_FILES = [".bakthatexclude", ".gitignore"]
 
+Maybe = Optional[str]  # a name that may be left out
+
 events = Events()
 
 
@@ -71,11 +73,9 @@ def load_config(config_file: Any = CONFIG_FILE) -> Dict[str, Any]:
         return {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BakthatError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
+    if not isinstance(loaded or {}, dict):
         raise BakthatError(f"{path} must be a mapping of profiles")
-    return {str(name): profile for name, profile in loaded.items()}
+    return {str(name): profile for name, profile in (loaded or {}).items()}
 
 
 def write_config(profiles: Dict[str, Any], path: str = CONFIG_FILE) -> None:

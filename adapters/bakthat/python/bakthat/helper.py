@@ -101,8 +101,7 @@ class KeyValue(S3Backend):
         if compress:
             data = gzip.compress(data)
         if password:
-            container = self.conf.get("encryption") or "blowfish"
-            data = _native.encrypt(data, password, container=container)
+            data = _native.encrypt(data, password, container=self.conf.get("encryption") or "blowfish")
         self.store.put(keyname, data)
         columns = columns_of(self, "s3", int(time.time()), filename=keyname, stored_filename=keyname)
         metadata = {"KeyValue": True, "is_enc": bool(password), "is_gzipped": bool(compress)}

@@ -2,6 +2,7 @@
 """Plugins: classes that the profile names and that hook into the events (reference, section 15)."""
 
 import atexit
+import contextlib
 import importlib
 import logging
 import os
@@ -42,7 +43,7 @@ class Plugin:
         return f"<Plugin bakthat: {type(self).__name__}>"
 
     def activate(self) -> None:
-        raise NotImplementedError(f"Plugin should implement this! {type(self).__module__}.{type(self).__name__} does not")
+        raise NotImplementedError(f"Plugin should implement this! {self} does not")
 
     deactivate = activate
 
@@ -56,10 +57,8 @@ def load_class(text: str) -> Any:
 
 
 def _deactivate(plugin: Plugin) -> None:
-    try:
+    with contextlib.suppress(NotImplementedError):
         plugin.deactivate()
-    except NotImplementedError:
-        pass
 
 
 def load_plugin(cls: Any, conf: Any) -> Plugin:
@@ -84,8 +83,7 @@ def setup_plugins(conf: Optional[Dict[str, Any]] = None) -> None:
         if os.path.isdir(folder) and folder not in sys.path:
             sys.path.append(folder)
         named = conf.get("plugins") or []
-        entries = [named] if isinstance(named, str) else named
-        for entry in entries:
+        for entry in [named] if isinstance(named, str) else named:
             if entry not in _activated:
                 log.debug("Loading plugin %s", entry)
                 load_plugin(load_class(entry), conf)

@@ -6,20 +6,18 @@ import json
 import logging
 import os
 from datetime import timedelta
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
 import bakthat
 from bakthat import _native
-from bakthat.conf import CONFIG_FILE, BakthatError, profile_of, profiles_of
+from bakthat.conf import CONFIG_FILE, BakthatError, Maybe, profile_of, profiles_of
 from bakthat.models import Backups, hash_of_backend, profile_hashes
 from bakthat.utils import DATE, asked, parse_stored_name, safe_text, shifted, temporary_folder, true_epoch, utc_clock
 
 log = logging.getLogger("bakthat")
 
 
-def rebuild(
-    destination: Optional[str] = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
-) -> List[Any]:
+def rebuild(destination: Maybe = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any) -> List[Any]:
     """Makes the rows that the database lacks out of the names of the stored objects; the new records."""
     profiles = profiles_of(config, kwargs.get("conf"), profile)
     backend, destination, _ = bakthat._get_store_backend(profiles, destination, profile)
@@ -43,7 +41,7 @@ def rebuild(
 
 def migrate(
     query: str = "",
-    destination: Optional[str] = None,
+    destination: Maybe = None,
     profile: str = "default",
     config: Any = CONFIG_FILE,
     delete_source: bool = False,
@@ -71,14 +69,11 @@ def migrate(
             log.info("%s stays where it is: it is no archive", record.stored_filename)
             continue
         log.info("%s %s", "Would move" if dry_run else "Moving", record.stored_filename)
-        if dry_run:
-            moved.append(record)
-            continue
-        if record.is_encrypted() and not password:
+        if record.is_encrypted() and not (password or dry_run):
             password = os.environ.get("BAKTHAT_PASSWORD") or asked(getpass.getpass, "Password: ")
-        if _move(record, parsed, source, target, password, there):
+        if dry_run or _move(record, parsed, source, target, password, there):
             moved.append(record)
-            if delete_source:
+            if delete_source and not dry_run:
                 source.delete(record.migrated_from[0])
     return moved
 
