@@ -102,8 +102,8 @@ class KeyValue(S3Backend):
             data = gzip.compress(data)
         if password:
             data = _native.encrypt(data, password, container=self.conf.get("encryption") or "blowfish")
-        self.store.put(keyname, data)
         columns = columns_of(self, "s3", int(time.time()), filename=keyname, stored_filename=keyname)
+        self.store.put(keyname, data)
         metadata = {"KeyValue": True, "is_enc": bool(password), "is_gzipped": bool(compress)}
         bakthat.Backups.upsert(**columns, metadata=metadata, size=len(data), tags="")
 

@@ -248,7 +248,9 @@ class Searching(Case):
             self.assertEqual(models.Config.get_key("k", 5), value)
         models.Inventory.create(filename="f", archive_id="id")
         self.assertEqual(models.Inventory.get_archive_id("f"), "id")
-        with self.assertRaisesRegex(models.Inventory.DoesNotExist, "^g is not in the inventory: bakthat rebuild -d glacier"):
+        with self.assertRaisesRegex(
+            models.Inventory.DoesNotExist, "g is not in the inventory: bakthat rebuild -d glacier"
+        ):
             models.Inventory.get_archive_id("g")
         self.assertIsNone(models.Jobs.get_job_id("f"))
         for job in ("one", "two"):
