@@ -108,6 +108,9 @@ fn told(error: RepositoryError) -> Error {
     match error {
         RepositoryError::WrongPassword => Error::WrongPassword(error.to_string()),
         RepositoryError::Store(error) => Error::Store(error),
+        RepositoryError::NoRepository { location } => Error::Missing(format!(
+            "there is no repository at {location}: check the address; the first backup makes it"
+        )),
         other => Error::Other(chain(&other)),
     }
 }

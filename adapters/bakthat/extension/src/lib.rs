@@ -347,6 +347,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(meanings::interval_seconds, module)?)?;
     module.add_function(wrap_pyfunction!(meanings::size_text, module)?)?;
     module.add_function(wrap_pyfunction!(meanings::parse_stored_name, module)?)?;
+    module.add_function(wrap_pyfunction!(settings::check_settings, module)?)?;
     module.add_function(wrap_pyfunction!(sync::request, module)?)?;
     module.add_function(wrap_pyfunction!(progress::show_progress, module)?)?;
     module.add_class::<ObjectStore>()?;

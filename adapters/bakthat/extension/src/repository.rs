@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use backstay_bakthat::repository::{Repository as Engine, Saving};
+use pyo3::exceptions::PyFileNotFoundError;
 use pyo3::prelude::*;
 
 use super::files::{Excludes, home_expanded, patterns};
@@ -79,9 +80,16 @@ impl Repository {
         Ok(Self { location, password, options, opened: OnceLock::new() })
     }
 
-    /// Makes it where there is none.
-    fn ensure(&self, py: Python<'_>) -> PyResult<()> {
-        self.made(py).map(drop)
+    /// The stored names; where there is no repository it is made with `make`, and has none without.
+    #[pyo3(signature = (*, make))]
+    fn names(&self, py: Python<'_>, make: bool) -> PyResult<Vec<String>> {
+        match self.opened(py, make) {
+            Err(error) if !make && error.is_instance_of::<PyFileNotFoundError>(py) => Ok(Vec::new()),
+            engine => {
+                let engine = engine?;
+                run(py, None, None, |_, _| engine.list())
+            }
+        }
     }
 
     /// Where it is, for people.

@@ -19,28 +19,10 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 import peewee
 
 from bakthat import _native, backends, conf, models, plugin, utils  # noqa: F401, attributes of the package
-from bakthat.backends import (
-    BackstayBackend,
-    BakthatBackend,
-    GlacierBackend,
-    LocalBackend,
-    RotationConfig,
-    S3Backend,
-    SwiftBackend,
-)
-from bakthat.conf import (
-    CONFIG_FILE,
-    DEFAULT_DESTINATION,
-    DEFAULT_LOCATION,
-    EXCLUDE_FILES,
-    BakthatError,
-    MissingKey,
-    config,
-    events,
-    load_config,
-    profile_of,
-    profiles_of,
-)
+from bakthat.backends import BackstayBackend, BakthatBackend, GlacierBackend, LocalBackend
+from bakthat.backends import RotationConfig, S3Backend, SwiftBackend
+from bakthat.conf import CONFIG_FILE, DEFAULT_DESTINATION, DEFAULT_LOCATION, EXCLUDE_FILES, BadValue, BakthatError
+from bakthat.conf import Maybe, MissingKey, config, events, load_config, profile_of, profiles_of
 from bakthat.models import Backups, Config, columns_of
 from bakthat.plugin import plugin_setup, setup_plugins
 from bakthat.rotation import reasons_to_keep, settings_of
@@ -52,11 +34,7 @@ __version__ = "0.6.0"
 log = logging.getLogger("bakthat")
 
 STORAGE_BACKEND: Dict[str, Any] = {
-    "s3": S3Backend,
-    "glacier": GlacierBackend,
-    "swift": SwiftBackend,
-    "backstay": BackstayBackend,
-    "local": LocalBackend,
+    known.name: known for known in (S3Backend, GlacierBackend, SwiftBackend, BackstayBackend, LocalBackend)
 }
 
 
@@ -70,7 +48,7 @@ class BakthatFilter(logging.Filter):
 # --------------------------------------------------------------------------------------------- what all functions share
 
 
-def _get_store_backend(conf: Any, destination: Optional[str] = None, profile: str = "default") -> Tuple[Any, str, Any]:
+def _get_store_backend(conf: Any, destination: Maybe = None, profile: str = "default") -> Tuple[Any, str, Any]:
     """The backend of a destination, its name, and the profile; plugins are loaded before the backend is looked up."""
     conf = profile_of(profiles_of(conf), profile)
     setup_plugins(conf)
@@ -150,48 +128,79 @@ def _taken(backend: Any, stored_filename: str) -> bool:
         return False  # Accounts that may only write cannot ask; the upload says what is wrong beyond that.
 
 
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise BakthatError("The working directory is there no more: name a file or a directory") from None
+
+
 def _ask_password() -> Optional[str]:
     """A password from the terminal; None if its confirmation differs."""
-    password = getpass.getpass("Password (blank to disable encryption): ")
-    if password and password != getpass.getpass("Password confirmation: "):
+    missing = "set BAKTHAT_PASSWORD or use --prompt no"
+    password = utils.asked(getpass.getpass, "Password (blank to disable encryption): ", missing)
+    if password and password != utils.asked(getpass.getpass, "Password confirmation: ", missing):
         log.error("Password confirmation doesn't match")
         return None
     return password
 
 
+def _tag_text(tags: Any) -> str:
+    """Tags as a row has them."""
+    try:
+        return safe_text(tags if isinstance(tags, str) else " ".join(tags or []))
+    except TypeError:
+        raise BadValue("tags must be text or a list of texts") from None
+
+
 def backup(
     filename: Any = None,
-    destination: Optional[str] = None,
+    destination: Maybe = None,
     profile: str = "default",
     config: Any = CONFIG_FILE,
     prompt: str = "yes",
     tags: Any = [],
-    key: Optional[str] = None,
-    exclude_file: Optional[str] = None,
+    key: Maybe = None,
+    exclude_file: Maybe = None,
     s3_reduced_redundancy: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Stores a file or a folder; the new record, or None if the password's confirmation differs."""
+    """Stores a file or a folder; the new record, or None if the password's confirmation differs.
+
+    filename: what to store, by default the working directory.
+    destination: s3, glacier, swift, backstay, local or a plugin's; by default the profile's.
+    profile, config: a section of the configuration, and its file or a dict of profiles; ``conf`` is one profile itself.
+    password: encrypts; empty for none. Without it BAKTHAT_PASSWORD holds, else it is asked for, unless ``prompt`` is "no".
+    tags: text, or a list of texts. custom_filename: the name in the row, in the place of the file's own.
+    key: tells the monitoring service of it. exclude_file: the patterns of what is left out of a folder.
+    """
     backend, destination, conf = _get_store_backend(
         profiles_of(config, kwargs.get("conf"), profile), destination, profile
     )
     session_id = str(uuid.uuid4())
     events.before_backup(session_id)
 
-    filename = os.getcwd() if filename is None else os.fsdecode(filename)
+    filename = _working_directory() if filename is None else os.fsdecode(filename)
+    if not filename:
+        raise BadValue("No file to back up was named: without a name it is the working directory")
+    if exclude_file:
+        os.stat(os.path.expanduser(exclude_file))
     log.info("Backing up %s", safe_text(filename))
     as_tree = hasattr(backend, "restore_into")
     excluding: Dict[str, Any] = {"exclude_file": exclude_file or None, "exclude_files": EXCLUDE_FILES}
     source = _native.Source(filename, conf, log, as_tree=as_tree, **excluding)
+    named, tag_text = safe_text(kwargs.get("custom_filename") or source.arcname), _tag_text(tags)
     password = kwargs["password"] if "password" in kwargs else os.environ.get("BAKTHAT_PASSWORD")
     if password is None and not as_tree and str(prompt).lower() != "no":
         password = _ask_password()
         if password is None:
             return None
     encrypted, client = source.container_ending(password), socket.gethostname()
+    metadata = {"is_enc": bool(encrypted), "client": client}
 
     with _reserved_name(backend, (safe_text(source.base), source.kind + encrypted)) as (stored_filename, clock):
-        tag_text = tags if isinstance(tags, str) else " ".join(tags or [])
+        # Nothing is stored before all that its row says is known to fit.
+        columns = columns_of(backend, destination, shifted(clock), filename=named, stored_filename=stored_filename)
         if as_tree:
             log.info("Uploading...")
             moment = clock.replace(tzinfo=timezone.utc).timestamp()
@@ -202,10 +211,12 @@ def backup(
                 size = os.path.getsize(payload)
                 log.info("Uploading...")
                 backend.upload(stored_filename, payload, s3_reduced_redundancy=bool(s3_reduced_redundancy))
-        named = safe_text(kwargs.get("custom_filename") or source.arcname)
-        columns = columns_of(backend, destination, shifted(clock), filename=named, stored_filename=stored_filename)
-        metadata = {"is_enc": bool(encrypted), "client": client}
-        record = Backups.create(**columns, metadata=metadata, size=size, tags=tag_text)
+        try:
+            record = Backups.create(**columns, metadata=metadata, size=size, tags=tag_text)
+        except Exception:
+            log.error("%s is deleted again: its row could not be written", stored_filename)
+            backend.delete(stored_filename)
+            raise
     BakSyncer(conf).sync_auto()
     if key:
         bakmanager_hook(conf, record, key)
@@ -223,7 +234,7 @@ def _tell_of_blowfish() -> None:
 
 
 def restore(
-    filename: str, destination: Optional[str] = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
+    filename: str, destination: Maybe = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
 ) -> Any:
     """Restores the newest match into the current folder; its record, or None if nothing matched or is there yet."""
     profiles = profiles_of(config, kwargs.get("conf"), profile)
@@ -242,7 +253,7 @@ def restore(
     log.info("Restoring %s", record.stored_filename)
     password = kwargs.get("password")
     if record.is_encrypted() and not password:
-        password = os.environ.get("BAKTHAT_PASSWORD") or getpass.getpass("Password: ")
+        password = os.environ.get("BAKTHAT_PASSWORD") or utils.asked(getpass.getpass, "Password: ")
         if not password:
             raise BakthatError(f"{record.stored_filename} is encrypted: it needs a password")
 
@@ -279,7 +290,7 @@ def _unrecorded(backend: Any, destination: str, stored_filename: str) -> Any:
 
 
 def delete(
-    filename: str, destination: Optional[str] = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
+    filename: str, destination: Maybe = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
 ) -> Any:
     """Deletes the newest match; its record, or None if nothing matched."""
     if not filename:
@@ -287,9 +298,8 @@ def delete(
         return None
     profiles = profiles_of(config, kwargs.get("conf"), profile)
     destination = _destination(destination, profile_of(profiles, profile))
-    backend = None
-    if destination not in STORAGE_BACKEND:
-        backend = _get_store_backend(profiles, destination, profile)[0]
+    known = destination in STORAGE_BACKEND
+    backend = None if known else _get_store_backend(profiles, destination, profile)[0]
     record = Backups.match_filename(safe_text(filename), destination, profile=profile, config=profiles, backend=backend)
     if record is None:
         log.error("No file matched.")
@@ -315,11 +325,11 @@ def _named_set(filename: str, conf: Dict[str, Any], found: Any) -> List[Any]:
 
 
 def delete_older_than(
-    filename: Optional[str],
+    filename: Maybe,
     interval: str,
     profile: str = "default",
     config: Any = CONFIG_FILE,
-    destination: Optional[str] = None,
+    destination: Maybe = None,
     **kwargs: Any,
 ) -> List[Any]:
     """Deletes the backups of a name that are older than an interval; their records."""
@@ -341,11 +351,7 @@ def delete_older_than(
 
 
 def rotate_backups(
-    filename: Optional[str],
-    destination: Optional[str] = None,
-    profile: str = "default",
-    config: Any = CONFIG_FILE,
-    **kwargs: Any,
+    filename: Maybe, destination: Maybe = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
 ) -> List[Any]:
     """Deletes the backups of a name that the profile's rotation does not keep; their records.
 
@@ -366,9 +372,8 @@ def rotate_backups(
     deleted = []
     for date, record in sorted(by_date.items()):
         if dry_run:
-            reason = (
-                f"keep: {kept[date]}" if date in kept else "delete: outside of every window, or not the oldest in it"
-            )
+            gone = "delete: outside of every window, or not the oldest in it"
+            reason = f"keep: {kept[date]}" if date in kept else gone
             log.info("%s\t%s\t%s", date.isoformat(), record.stored_filename, reason)
         if date in kept:
             continue
@@ -403,9 +408,7 @@ def show(
     _display_backups(Backups.search(safe_text(query or ""), destination, profile=profile, tags=tags, config=profiles))
 
 
-def ls(
-    destination: Optional[str] = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
-) -> List[str]:
+def ls(destination: Maybe = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any) -> List[str]:
     """Logs and returns the names of the stored objects."""
     backend, _, _ = _get_store_backend(profiles_of(config, kwargs.get("conf"), profile), destination, profile)
     log.info("%s", backend.container)
@@ -416,15 +419,11 @@ def ls(
 
 
 def info(
-    filename: Any = None,
-    destination: Optional[str] = None,
-    profile: str = "default",
-    config: Any = CONFIG_FILE,
-    **kwargs: Any,
+    filename: Any = None, destination: Maybe = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
 ) -> Any:
     """Logs when a file was last backed up; the newest record, or None."""
     profiles = profiles_of(config, kwargs.get("conf"), profile)
-    name = safe_text(filename or os.getcwd()).rstrip("/").split("/")[-1]
+    name = safe_text(filename or _working_directory()).rstrip("/").split("/")[-1]
     destination = _destination(destination, profile_of(profiles, profile))
     record = Backups.match_filename(name, destination, profile=profile, config=profiles)
     if record is None:
@@ -453,11 +452,5 @@ def reset_sync(**kwargs: Any) -> None:
 
 
 from bakthat.command import app, configure, configure_backups_rotation, main  # noqa: E402, needs the functions above
-from bakthat.recover import (  # noqa: E402
-    backup_glacier_inventory,
-    migrate,
-    rebuild,
-    restore_glacier_inventory,
-    show_glacier_inventory,
-    show_local_glacier_inventory,
-)
+from bakthat.recover import backup_glacier_inventory, migrate, rebuild, restore_glacier_inventory  # noqa: E402
+from bakthat.recover import show_glacier_inventory, show_local_glacier_inventory  # noqa: E402

@@ -157,6 +157,9 @@ def request(
 ) -> Tuple[int, str]:
     """Status and text of the answer to a request, whatever the status; ConnectionError where there is none."""
 
+def check_settings(profile: str, settings: Mapping[str, Any]) -> None:
+    """Refuses (BadValue) what YAML made of a setting of a profile and what cannot be one."""
+
 def show_progress() -> None:
     """From now on long calls show on a terminal how far they are; the command does that, scripts do not."""
 
@@ -352,10 +355,10 @@ class Repository:
     @staticmethod
     def of_profile(profile: str, location: StrPath, settings: Settings) -> "Repository":
         """The repository of a profile: `repository_password_file` or `repository_password`, `repository_options`. It is opened
-        when it is needed; `backup`, `backup_tar` and `ensure` make it where there is none, all else is refused then."""
+        when it is needed; `backup` and `backup_tar` make it where there is none; all else is a FileNotFoundError then."""
 
-    def ensure(self) -> None:
-        """Makes the repository where there is none."""
+    def names(self, *, make: bool) -> List[str]:
+        """The stored names; where there is no repository it is made with `make`, and has none without."""
 
     @property
     def location(self) -> str:

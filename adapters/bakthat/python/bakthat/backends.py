@@ -29,6 +29,7 @@ def downloaded(fetch: Callable[[str], Any]) -> Optional[BinaryIO]:
 class BakthatBackend:
     """What every backend derives from, those of plugins too."""
 
+    name: str
     container_key: Any = None
     container: Any = None
     needs_keys = True
@@ -150,7 +151,9 @@ class BackstayBackend(ObjectBackend):
     def __init__(self, conf: Dict[str, Any] = {}, profile: str = "default") -> None:
         super().__init__(conf, profile)
         self.container = self.need(self.container_key)
-        self.store = self.repository = _native.Repository.of_profile(profile, self.container, self.conf)
+        options = self.conf.get("repository_options")
+        settings = {**self.conf, "repository_options": [options] if isinstance(options, str) else options}
+        self.store = self.repository = _native.Repository.of_profile(profile, self.container, settings)
 
     def upload(self, keyname: str, filename: str, **kwargs: Any) -> None:
         self.repository.backup(filename, os.path.basename(filename), keyname, time=os.path.getmtime(filename))

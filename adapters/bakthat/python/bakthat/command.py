@@ -4,15 +4,17 @@
 import argparse
 import logging
 import os
+import re
 import signal
 import sys
 import sysconfig
 import traceback
-from typing import Any, Callable, Container, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import bakthat
 from bakthat import _native, recover
-from bakthat.conf import CONFIG_FILE, BakthatError, load_config, profile_of, write_config
+from bakthat.conf import CONFIG_FILE, BadValue, BakthatError, load_config, profile_of, write_config
+from bakthat.utils import asked
 
 log = logging.getLogger("bakthat")
 
@@ -91,6 +93,10 @@ def _flag(help: str) -> Dict[str, Any]:
     return {"action": "store_true", "help": help}
 
 
+def port(text: str) -> int:
+    return range(1 << 16).index(int(text))
+
+
 # Every argument that a command can have, by the word that names it in the table of commands.
 ARGUMENTS: Dict[str, Tuple[Tuple[str, ...], Dict[str, Any]]] = {
     "PATH": (("filename",), {"nargs": "?", "help": "file or directory (default: the current directory)"}),
@@ -110,7 +116,7 @@ ARGUMENTS: Dict[str, Tuple[Tuple[str, ...], Dict[str, Any]]] = {
     "--users": (("--users",), {"required": True, "help": "file with a line name:password for each user"}),
     "--database": (("--database",), {"default": "~/.bakthat-sync.sqlite", "help": "where rows are kept (%(default)s)"}),
     "--host": (("--host",), {"default": "127.0.0.1", "help": "address to listen on (%(default)s)"}),
-    "--port": (("--port",), {"type": int, "default": 2405, "help": "port to listen on (%(default)s)"}),
+    "--port": (("--port",), {"type": port, "default": 2405, "help": "port to listen on (%(default)s)"}),
 }
 
 
@@ -118,20 +124,22 @@ ARGUMENTS: Dict[str, Tuple[Tuple[str, ...], Dict[str, Any]]] = {
 
 
 def _ask(prompt: str, default: str = "") -> str:
-    return input(prompt).strip() or default
+    return asked(input, prompt, "nothing was written").strip() or default
 
 
-def _choose(prompt: str, default: str, choices: Container[str], wrong: str) -> str:
-    """One of the choices, in small letters; asked for again until it is."""
+def _choose(prompt: str, default: str, fits: Callable[[str], bool], wrong: str) -> str:
+    """An answer that fits, in small letters; asked for again until it does."""
     while True:
         answer = _ask(prompt, default).lower()
-        if answer in choices:
+        if fits(answer):
             return answer
         log.error(wrong)
 
 
 def configure(profile: str = "default") -> None:
     """Asks for a profile's settings and writes them into the configuration file."""
+    if profile == "sync":
+        raise BadValue("The section sync has the settings of the sync server: give the profile another name")
     profiles = load_config()
     new = not isinstance(profiles.get(profile), dict)
     conf: Dict[str, Any] = {} if new else profiles[profile]
@@ -141,7 +149,7 @@ def configure(profile: str = "default") -> None:
         conf["s3_bucket"] = _ask("S3 Bucket Name: ")
         conf["glacier_vault"] = _ask("Glacier Vault Name: ")
         wrong = "Invalid default_destination, should be s3 or glacier, swift, try again."
-        destination = _choose("Default destination (s3): ", "s3", bakthat.STORAGE_BACKEND, wrong)
+        destination = _choose("Default destination (s3): ", "s3", bakthat.STORAGE_BACKEND.__contains__, wrong)
         conf["default_destination"] = destination
         conf["region_name"] = _ask("Region Name (us-east-1): ", "us-east-1")
         for key, prompt in FURTHER_SETTINGS.get(destination, ()):
@@ -160,7 +168,7 @@ def _encryption() -> str:
     """The encryption of a new profile; scripts that answer only the original's questions get what is proposed."""
     wrong = "Invalid encryption, should be age or blowfish, try again."
     try:
-        return _choose("Encryption, age or blowfish (age): ", "age", ("age", "blowfish"), wrong)
+        return _choose("Encryption, age or blowfish (age): ", "age", ("age", "blowfish").__contains__, wrong)
     except EOFError:
         return "age"
 
@@ -170,12 +178,14 @@ def configure_backups_rotation(profile: str = "default") -> None:
     profiles = load_config()
     conf = profile_of(profiles, profile)
     try:
+        wrong = "Invalid number, it should be 0 or more, try again."
         rotation: Dict[str, Any] = {
-            f"{unit}s": int(_ask(f"Number of {unit}s to keep: ")) for unit in ("day", "week", "month")
+            f"{unit}s": int(_choose(f"Number of {unit}s to keep: ", "", str.isdecimal, wrong))
+            for unit in ("day", "week", "month")
         }
         question = "First week day (to calculate wich weekly backup keep, saturday by default): "
         wrong = "Invalid first_week_day, please choose from sunday to saturday."
-        day = _choose(question, "saturday", DAYS, wrong)
+        day = _choose(question, "saturday", DAYS.__contains__, wrong)
     except KeyboardInterrupt:
         log.error("Cancelled by user")
         return
@@ -213,11 +223,7 @@ for function, words, help in (
     (bakthat.periodic_backups, "-p -c", "Show the periodic backups of the monitoring service."),
     (bakthat.sync, "", "Trigger synchronization."),
     (bakthat.reset_sync, "", "Reset synchronization."),
-    (
-        recover.migrate,
-        "TEXT -d -p -c --delete-source --dry-run",
-        "Move archives into the profile's Backstay repository.",
-    ),
+    (recover.migrate, "TEXT -d -p -c --delete-source --dry-run", "Move archives into the profile's repository."),
     (recover.rebuild, "-d -p -c", "Rebuild a lost database from the names of the stored objects."),
     (recover.show_glacier_inventory, "-p -c", "Show the Glacier inventory saved in S3."),
     (recover.show_local_glacier_inventory, "-p -c", "Show the local Glacier inventory."),
@@ -240,20 +246,26 @@ def _is_foreign(error: BaseException) -> bool:
         name = frame.f_globals.get("__name__", "").split(".")[0]
         path = frame.f_code.co_filename
         packaged = "site-packages" in path or "dist-packages" in path
-        if name in ("peewee", "yaml", "playhouse") or path.startswith((ours, "<frozen")):
-            continue
-        if path.startswith(standard) and not packaged:
-            continue
-        return True
-    return False
+        library = name in ("peewee", "yaml", "playhouse") or path.startswith(standard) and not packaged
+        if not (library or path.startswith((ours, "<frozen"))):
+            return True
+    return isinstance(error, SyntaxError)  # Code that cannot be read has no frame; ours can be.
 
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    told = isinstance(error, (BakthatError, bakthat._native.NativeError, OSError)) or type(error) is Exception
+    told = isinstance(error, (BakthatError, bakthat._native.NativeError, OSError, bakthat.peewee.DoesNotExist))
+    told = told or type(error) is Exception
     return text if told and text else f"{type(error).__name__}: {text}"
+
+
+class Printable(logging.Formatter):
+    """Lines in which control characters are escaped: a terminal would obey those in names and in answers of servers."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return re.sub(r"[^\t\n -~\xa0-\U0010ffff]", lambda found: repr(found[0])[1:-1], super().formatMessage(record))
 
 
 def _ended(number: int, frame: Any) -> None:
@@ -265,12 +277,13 @@ def main() -> None:
     if not log.handlers:
         handler = logging.StreamHandler()
         handler.addFilter(bakthat.BakthatFilter())
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(Printable("%(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.DEBUG if os.environ.get("BAKTHAT_DEBUG") else logging.INFO)
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _ended)
     _native.show_progress()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _ended)
     try:
         app.run()
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional
 
 import yaml
 
-from bakthat._native import replace_private
+from bakthat._native import check_settings, replace_private
 from bakthat.hub import Events
 
 log = logging.getLogger(__name__)
@@ -18,6 +18,8 @@ DATABASE = os.path.expanduser("~/.bakthat.sqlite")
 DEFAULT_LOCATION = "us-east-1"
 DEFAULT_DESTINATION = "s3"
 EXCLUDE_FILES = [".bakthatexclude", ".gitignore"]
+
+Maybe = Optional[str]  # a name that may be left out
 
 events = Events()
 
@@ -40,6 +42,10 @@ class BadKey(BakthatError, TypeError):
     """A setting that is not known; a TypeError as the original's."""
 
 
+class NoAnswer(BakthatError, EOFError):
+    """A question that nobody was there to answer; an EOFError as the original's."""
+
+
 def load_config(config_file: Any = CONFIG_FILE) -> Dict[str, Any]:
     """The profiles of a file; none if it is missing or empty."""
     path = os.path.expanduser(os.fspath(config_file))
@@ -50,11 +56,9 @@ def load_config(config_file: Any = CONFIG_FILE) -> Dict[str, Any]:
         return {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BakthatError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
+    if not isinstance(loaded or {}, dict):
         raise BakthatError(f"{path} must be a mapping of profiles")
-    return loaded
+    return {str(name): profile for name, profile in (loaded or {}).items()}
 
 
 def write_config(profiles: Dict[str, Any], path: str = CONFIG_FILE) -> None:
@@ -73,8 +77,11 @@ def profiles_of(config: Any = None, conf: Optional[Dict[str, Any]] = None, profi
 def profile_of(profiles: Any, profile: str = "default") -> Dict[str, Any]:
     """One profile; a clear error if there is none of that name."""
     found = profiles.get(profile)
-    if not isinstance(found, dict):
+    if found is None:
         raise MissingKey(f"No {profile} profile defined in the configuration: run bakthat configure -p {profile}")
+    if not isinstance(found, dict):
+        raise BadValue(f"The profile {profile} must be a mapping of settings")
+    check_settings(profile, found)
     return found
 
 

@@ -69,6 +69,7 @@ class BakHelper:
         return bakthat.delete_older_than(filename, interval, **{**kwargs, **self._named(kwargs)})
 
     def rotate(self, filename: Optional[str] = None, **kwargs: Any) -> Any:
+        """Deletes what the profile's rotation does not keep, by default of the helper's own backups."""
         filename = self.backup_name if filename is None else filename
         return bakthat.rotate_backups(filename, **{**kwargs, **self._named(kwargs)})
 
@@ -95,14 +96,14 @@ class KeyValue(S3Backend):
         return rows.get_or_none(rows.stored_filename == keyname, rows.backend == "s3", mine)
 
     def set_key(self, keyname: str, value: Any, compress: bool = True, password: Any = None) -> None:
+        """Stores a value as JSON, in gzip unless ``compress`` is false, encrypted if there is a password."""
         data = json.dumps(value).encode("ascii")
         if compress:
             data = gzip.compress(data)
         if password:
-            container = self.conf.get("encryption") or "blowfish"
-            data = _native.encrypt(data, password, container=container)
-        self.store.put(keyname, data)
+            data = _native.encrypt(data, password, container=self.conf.get("encryption") or "blowfish")
         columns = columns_of(self, "s3", int(time.time()), filename=keyname, stored_filename=keyname)
+        self.store.put(keyname, data)
         metadata = {"KeyValue": True, "is_enc": bool(password), "is_gzipped": bool(compress)}
         bakthat.Backups.upsert(**columns, metadata=metadata, size=len(data), tags="")
 

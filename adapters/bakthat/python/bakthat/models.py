@@ -13,7 +13,7 @@ import random
 import re
 import sqlite3
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import peewee
 from peewee import CharField, IntegerField, Model, SmallIntegerField, TextField, fn
@@ -146,6 +146,8 @@ def _matches(column: Any, text: str, contains: bool) -> Any:
 
 
 class Backups(SyncedModel):
+    """A row for each backup, deleted ones too, of every profile and destination (reference, section 12)."""
+
     backend = CharField(index=True)
     backend_hash = CharField(index=True, null=True)
     backup_date = IntegerField(index=True)
@@ -166,6 +168,12 @@ class Backups(SyncedModel):
     __str__ = __repr__
 
     @classmethod
+    def validate_model(cls) -> None:
+        super().validate_model()
+        if cls.__repr__.__module__ == "peewee":  # It gives each subclass one of its own.
+            cls.__repr__ = cls.__str__  # type: ignore
+
+    @classmethod
     def search(cls, query: str = "", destination: Any = "", **kwargs: Any) -> Any:
         """The rows that hold a text in a name and meet every condition given, last updated first."""
         profile = kwargs.get("profile")
@@ -177,15 +185,11 @@ class Backups(SyncedModel):
         if profile:
             conf = profile_of(profiles_of(kwargs.get("config"), kwargs.get("conf"), profile), profile)
             conditions.append(cls.backend_hash << profile_hashes(conf, profile, kwargs.get("backend")))
-        if kwargs.get("older_than"):
-            conditions.append(cls.backup_date < kwargs["older_than"])
-        if kwargs.get("backup_date"):
-            conditions.append(cls.backup_date == kwargs["backup_date"])
-        if kwargs.get("last_updated_gt"):
-            conditions.append(cls.last_updated >= kwargs["last_updated_gt"])
-        tags = kwargs.get("tags") or []
-        for tag in tags.split() if isinstance(tags, str) else tags:
-            conditions.append(_matches(cls.tags, tag, True))
+        limit, date, since, tags = map(kwargs.get, ("older_than", "backup_date", "last_updated_gt", "tags"))
+        conditions += [cls.backup_date < limit] if limit else []
+        conditions += [cls.backup_date == date] if date else []
+        conditions += [cls.last_updated >= since] if since else []
+        conditions += [_matches(cls.tags, tag, True) for tag in (tags.split() if isinstance(tags, str) else tags or [])]
         return cls.select().where(*conditions).order_by(cls.last_updated.desc())
 
     @classmethod
@@ -209,12 +213,11 @@ class Backups(SyncedModel):
     def upsert(cls, **columns: Any) -> None:
         """Inserts a row, or updates the one of that ``stored_filename``."""
         known = cls.get_or_none(cls.stored_filename == columns["stored_filename"])
+        columns.pop("id", None)
         if known is None:
             cls.create(**columns)
         else:
-            cls.update(**{key: value for key, value in columns.items() if key != "id"}).where(
-                cls.id == known.id
-            ).execute()
+            cls.update(**columns).where(cls.id == known.id).execute()
 
     def set_deleted(self) -> None:
         self.is_deleted = True
@@ -226,6 +229,12 @@ class Backups(SyncedModel):
 
     def is_gzipped(self) -> Optional[bool]:
         return (self.metadata or {}).get("is_gzipped")
+
+    @property
+    def migrated_from(self) -> Tuple[Any, Any]:
+        """The stored name that this had before it was moved into a repository, and the hash; None where it was not."""
+        metadata = self.metadata if isinstance(self.metadata, dict) else {}
+        return metadata.get("migrated_from"), metadata.get("migrated_hash")
 
     def belongs_to(self, name: str) -> bool:
         """Whether rotation and ageing of a name may touch this row: the name itself, not one that contains it."""
@@ -269,7 +278,10 @@ class Inventory(SyncedModel):
 
     @classmethod
     def get_archive_id(cls, filename: str) -> str:
-        return cls.get(cls.filename == filename).archive_id
+        row = cls.get_or_none(cls.filename == filename)
+        if row is None:
+            raise cls.DoesNotExist(f"{filename} is not in the inventory: bakthat rebuild -d glacier asks the vault")
+        return row.archive_id
 
 
 class Config(BaseModel):

@@ -2,6 +2,7 @@
 """Plugins: classes that the profile names and that hook into the events (reference, section 15)."""
 
 import atexit
+import contextlib
 import importlib
 import logging
 import os
@@ -9,7 +10,7 @@ import sys
 import threading
 from typing import Any, Dict, Optional, Set
 
-from bakthat.conf import PLUGINS_DIR, BadValue, BakthatError, events
+from bakthat.conf import PLUGINS_DIR, BadValue, events
 from bakthat.hub import EVENTS, EventSlot
 
 log = logging.getLogger(__name__)
@@ -42,10 +43,9 @@ class Plugin:
         return f"<Plugin bakthat: {type(self).__name__}>"
 
     def activate(self) -> None:
-        raise NotImplementedError("Plugin should implement this!")
+        raise NotImplementedError(f"Plugin should implement this! {self} does not")
 
-    def deactivate(self) -> None:
-        raise NotImplementedError("Plugin should implement this!")
+    deactivate = activate
 
 
 def load_class(text: str) -> Any:
@@ -57,10 +57,8 @@ def load_class(text: str) -> Any:
 
 
 def _deactivate(plugin: Plugin) -> None:
-    try:
+    with contextlib.suppress(NotImplementedError):
         plugin.deactivate()
-    except NotImplementedError:
-        pass
 
 
 def load_plugin(cls: Any, conf: Any) -> Plugin:
@@ -85,10 +83,7 @@ def setup_plugins(conf: Optional[Dict[str, Any]] = None) -> None:
         if os.path.isdir(folder) and folder not in sys.path:
             sys.path.append(folder)
         named = conf.get("plugins") or []
-        entries = [named] if isinstance(named, str) else named
-        if not isinstance(entries, (list, tuple)):
-            raise BakthatError("The setting plugins must be a list of module.Class entries")
-        for entry in entries:
+        for entry in [named] if isinstance(named, str) else named:
             if entry not in _activated:
                 log.debug("Loading plugin %s", entry)
                 load_plugin(load_class(entry), conf)

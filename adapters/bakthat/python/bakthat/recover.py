@@ -6,29 +6,27 @@ import json
 import logging
 import os
 from datetime import timedelta
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
 import bakthat
 from bakthat import _native
-from bakthat.conf import CONFIG_FILE, BakthatError, profile_of, profiles_of
-from bakthat.models import Backups, hash_of_backend
-from bakthat.utils import DATE, parse_stored_name, safe_text, shifted, temporary_folder, true_epoch, utc_clock
+from bakthat.conf import CONFIG_FILE, BakthatError, Maybe, profile_of, profiles_of
+from bakthat.models import Backups, hash_of_backend, profile_hashes
+from bakthat.utils import DATE, asked, parse_stored_name, safe_text, shifted, temporary_folder, true_epoch, utc_clock
 
 log = logging.getLogger("bakthat")
 
 
-def rebuild(
-    destination: Optional[str] = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any
-) -> List[Any]:
+def rebuild(destination: Maybe = None, profile: str = "default", config: Any = CONFIG_FILE, **kwargs: Any) -> List[Any]:
     """Makes the rows that the database lacks out of the names of the stored objects; the new records."""
     profiles = profiles_of(config, kwargs.get("conf"), profile)
     backend, destination, _ = bakthat._get_store_backend(profiles, destination, profile)
     if hasattr(backend, "rebuild_inventory") and not backend.rebuild_inventory():
         log.info("Glacier has not completed its inventory yet: try again later")
         return []
-    made = []
-    for name in backend.ls():
-        if Backups.get_or_none(Backups.stored_filename == name) is not None:
+    made, known = [], {name for row in Backups.select() for name in (row.stored_filename, row.migrated_from[0])}
+    for name in dict.fromkeys(backend.ls()):
+        if name in known:
             continue
         size = backend.stored_size(name) if hasattr(backend, "stored_size") else 0
         record = Backups.from_stored_name(name, backend, destination, size or 0)
@@ -43,7 +41,7 @@ def rebuild(
 
 def migrate(
     query: str = "",
-    destination: Optional[str] = None,
+    destination: Maybe = None,
     profile: str = "default",
     config: Any = CONFIG_FILE,
     delete_source: bool = False,
@@ -53,33 +51,42 @@ def migrate(
     """Moves archives of a destination into the profile's Backstay repository; their records.
 
     Each is verified member by member before its row names the repository; the old object stays unless
-    ``delete_source``. What was moved before an interruption is not moved again.
+    ``delete_source``, which deletes those of backups moved earlier too. What was moved is not moved again.
     """
     profiles = profiles_of(config, kwargs.get("conf"), profile)
-    source, destination, _ = bakthat._get_store_backend(profiles, destination, profile)
+    source, destination, conf = bakthat._get_store_backend(profiles, destination, profile)
     target = bakthat._get_store_backend(profiles, "backstay", profile)[0]
     if destination == "backstay":
         raise BakthatError("These backups are in a repository already: name the destination to migrate from, with -d")
     rows = Backups.search(safe_text(query), destination, profile=profile, config=profiles, backend=source)
-    if not dry_run:
-        target.repository.ensure()
-    there, moved, password = set() if dry_run else set(target.ls()), [], kwargs.get("password")
+    there, moved, password = set(target.repository.names(make=not dry_run)), [], kwargs.get("password")
+    if delete_source:
+        earlier = Backups.search(safe_text(query), "backstay", profile=profile, config=profiles, backend=target)
+        _delete_moved(earlier, there, source, profile_hashes(conf, profile, source), dry_run)
     for record in list(rows):
         parsed = parse_stored_name(record.stored_filename)
         if (record.metadata or {}).get("KeyValue") or parsed is None:
             log.info("%s stays where it is: it is no archive", record.stored_filename)
             continue
         log.info("%s %s", "Would move" if dry_run else "Moving", record.stored_filename)
-        if dry_run:
+        if record.is_encrypted() and not (password or dry_run):
+            password = os.environ.get("BAKTHAT_PASSWORD") or asked(getpass.getpass, "Password: ")
+        if dry_run or _move(record, parsed, source, target, password, there):
             moved.append(record)
-            continue
-        if record.is_encrypted() and not password:
-            password = os.environ.get("BAKTHAT_PASSWORD") or getpass.getpass("Password: ")
-        if _move(record, parsed, source, target, password, there):
-            moved.append(record)
-            if delete_source:
-                source.delete(moved[-1].metadata["migrated_from"])
+            if delete_source and not dry_run:
+                source.delete(record.migrated_from[0])
     return moved
+
+
+def _delete_moved(rows: Any, there: Any, source: Any, hashes: List[str], dry_run: bool) -> None:
+    """Deletes the old objects of backups that a repository has since an earlier migration."""
+    held = set(source.ls())
+    for record in rows:
+        old_name, old_hash = record.migrated_from
+        if old_name in held and old_hash in hashes and record.stored_filename in there:
+            log.info("%s %s, which was moved", "Would delete" if dry_run else "Deleting", old_name)
+            if not dry_run:
+                source.delete(old_name)
 
 
 def _move(record: Any, parsed: Any, source: Any, target: Any, password: Any, there: Any) -> bool:
@@ -104,11 +111,12 @@ def _move(record: Any, parsed: Any, source: Any, target: Any, password: Any, the
             if differing:
                 target.delete(new_name)
                 raise BakthatError(f"{old_name} did not come back the same from the repository: {differing}")
+    moved = {"is_enc": False, "migrated_from": old_name, "migrated_hash": record.backend_hash}
+    record.metadata = {**(record.metadata or {}), **moved}
     record.stored_filename = new_name
     record.size = target.stored_size(new_name)
     record.backend = "backstay"
     record.backend_hash = hash_of_backend(target)
-    record.metadata = {**(record.metadata or {}), "is_enc": False, "migrated_from": old_name}
     record.last_updated = shifted(utc_clock())
     record.save()
     return True

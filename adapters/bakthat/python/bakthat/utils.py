@@ -3,14 +3,16 @@
 
 import logging
 import os
+import sys
 import tempfile
 import time
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from typing import Any
+from typing import Any, Callable
 
 from bakthat._native import interval_seconds as _interval_string_to_seconds
 from bakthat._native import parse_stored_name, size_text
+from bakthat.conf import NoAnswer
 
 __all__ = ["_interval_string_to_seconds", "_timedelta_total_seconds", "parse_stored_name", "size_text"]
 
@@ -39,6 +41,15 @@ def true_epoch(backup_date: float) -> float:
     return datetime.fromtimestamp(backup_date).replace(tzinfo=timezone.utc).timestamp()
 
 
+def asked(ask: Callable[[str], str], prompt: str, missing: str = "set BAKTHAT_PASSWORD") -> str:
+    """What somebody answers; one line of its own where nobody is there."""
+    try:
+        return ask(prompt)
+    except EOFError:
+        print(file=sys.stdout if ask is input else sys.stderr, flush=True)
+        raise NoAnswer(f"There was no answer to {prompt.split(' (')[0].strip(': ')}: {missing}") from None
+
+
 def safe_text(name: Any) -> str:
-    """A file's name as text that every database and storage takes: bytes that are not UTF-8 become ``\\xNN``."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A name as text that every database and storage takes: bytes that are not UTF-8 become ``\\xNN``."""
+    return os.fsencode(str(name) if isinstance(name, int) else name).decode("utf-8", "backslashreplace")

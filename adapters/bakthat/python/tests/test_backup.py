@@ -181,6 +181,26 @@ class Passwords(Case):
         hashed = self.bakthat.models.backend_hash({"access_key": "MYKEY"}, "mybucket")
         self.assertTrue(hashed.startswith("be4195395e00b90eea82bff5c32fd3a5") and hashed.endswith("cb9eaa906acc13cc"))
 
+    def test_10_what_no_row_can_hold_is_refused_before_anything_is_stored(self):
+        self.file("f")
+        for tags in (5, [5], b"bytes"):
+            with self.assertRaisesRegex(ValueError, "tags must be text or a list of texts"):
+                self.bakthat.backup("f", password="", tags=tags)
+        with self.assertRaises(UnicodeEncodeError):
+            self.bakthat.backup("f", password="", custom_filename="\ud800")
+        self.assertEqual((self.objects(), self.bakthat.Backups.select().count()), ([], 0))
+        record = self.bakthat.backup("f", password="", custom_filename=5, tags="sur\udcff")
+        row = self.row(record.stored_filename)
+        self.assertEqual((row.filename, row.tags), ("5", "sur\\xff"))
+
+    def test_10_an_object_whose_row_cannot_be_written_is_deleted_again(self):
+        self.file("f")
+        full = self.bakthat.peewee.OperationalError("database or disk is full")
+        with mock.patch.object(self.bakthat.Backups, "create", side_effect=full):
+            with self.assertRaisesRegex(Exception, "disk is full"):
+                self.bakthat.backup("f", password="")
+        self.assertEqual(self.objects(), [])
+
     def test_11_no_temporary_file_stays_and_the_users_file_is_untouched(self):
         self.file("folder/f")
         with tarfile.open("x.tgz", "w:gz") as archive:

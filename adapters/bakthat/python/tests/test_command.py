@@ -59,6 +59,7 @@ class Usage(Case):
             (["restore", "nothing"], 0), (["delete", "nothing"], 0), (["show"], 0), (["periodic_backups"], 0),
             (["show", "-p", "nobody"], 1), (["delete_older_than", "f", "1x"], 1), (["rotate_backups", "f"], 1),
             (["backup", "--prompt=no", "missing"], 1), (["backup", "--prompt=no", "-d", "nowhere", "."], 1),
+            (["sync-server", "--users", "u", "--port", "99999"], 2),
         ):  # fmt: skip
             done = self.command(*arguments)
             self.assertEqual(done.returncode, status, (arguments, done.stderr))
@@ -152,10 +153,23 @@ class Configure(Case):
         self.succeeds(self.command("configure_backups_rotation", input="7\n4\n12\n\n"))
         self.assertEqual(self.written()["default"]["rotation"]["first_week_day"], 5)
         before = (self.home / ".bakthat.yml").read_bytes()
-        for arguments, answers in ((["-p", "nobody"], "1\n1\n1\n\n"), ([], "many\n")):
+        for arguments, answers in ((["-p", "nobody"], "1\n1\n1\n\n"), ([], "many\n-1\n")):
             done = self.command("configure_backups_rotation", *arguments, input=answers)
             self.assertEqual(done.returncode, 1)
             self.assertEqual((self.home / ".bakthat.yml").read_bytes(), before)
+        wrong = "Invalid number, it should be 0 or more, try again."
+        nobody = "There was no answer to Number of days to keep: nothing was written"
+        self.assertEqual(done.stderr.splitlines(), [wrong, wrong, nobody])
+
+    def test_configure_refuses_the_section_of_the_sync_server_and_needs_answers(self):
+        before = (self.home / ".bakthat.yml").read_bytes()
+        done = self.command("configure", "-p", "sync", input="\n" * 9)
+        self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1))
+        self.assertIn("The section sync", done.stderr)
+        done = self.command("configure")
+        self.assertEqual((done.returncode, done.stdout), (1, PROMPTS[0] + "\n"))
+        self.assertEqual(done.stderr, "There was no answer to AWS Access Key: nothing was written\n")
+        self.assertEqual((self.home / ".bakthat.yml").read_bytes(), before)
 
 
 class Unattended(Case):
@@ -171,9 +185,11 @@ class Unattended(Case):
         self.assertEqual((self.work / "f").read_text(), "kept")
         done = self.succeeds(self.command("backup", "f", input="abc\nother\n"))
         self.assertIn("Password confirmation doesn't match", done.stderr)
-        done = self.command("restore", "f")
-        self.assertEqual(done.returncode, 1)
-        self.assertNotIn("Traceback", done.stderr)
+        hint = "There was no answer to Password: set BAKTHAT_PASSWORD"
+        for arguments, expected in ((["restore", "f"], hint), (["backup", "f"], f"{hint} or use --prompt no")):
+            done = self.command(*arguments)
+            self.assertEqual((done.returncode, done.stderr.splitlines()[-1]), (1, expected))
+            self.assertNotIn("Traceback", done.stderr)
 
     def test_44_the_current_folder_by_default(self):
         self.file("f")
@@ -274,7 +290,7 @@ class Interrupted(Case):
             noise = os.urandom(1 << 20)
             for _ in range(400):
                 file.write(noise)
-        for how in (signal.SIGINT, signal.SIGTERM):
+        for how in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             process = self.started("backup", "--prompt=no", "huge")
             self.assertEqual(process.stderr.readline(), "Backing up huge\n")
             self.assertEqual(process.stderr.readline(), "Compressing...\n")
@@ -288,6 +304,15 @@ class Interrupted(Case):
                 (self.temporary_files(), self.objects(), self.bakthat.Backups.select().count()), ([], [], 0)
             )
             self.assertEqual(self.bakthat.models.Config.select().count(), 0)
+
+    def test_nohup_is_heeded(self):
+        code = (
+            "import bakthat, signal, sys\n"
+            "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+            "sys.argv = ['bakthat', 'show']; bakthat.main()\n"
+            "print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
+        )
+        self.assertEqual(self.succeeds(self.python(code)).stdout, "True\n")
 
     def test_an_interrupt_during_a_transfer_is_one_line_and_leaves_nothing(self):
         stalled, goes_on = threading.Event(), threading.Event()

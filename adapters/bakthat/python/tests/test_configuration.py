@@ -70,6 +70,40 @@ class Names(Case):
         self.assertNotIn("Traceback", done.stderr)
 
 
+class Mistakes(Case):
+    def test_a_setting_of_another_kind_is_named(self):
+        for key, value, wanted in (
+            ("default_destination", ["local"], "text"),
+            ("local_path", 5, "text"),
+            ("plugins", 5, "text or a list of texts"),
+            ("plugins", [5], "text or a list of texts"),
+            ("plugins_dir", 5, "text"),
+            ("repository_options", 5, "text or a list of texts"),
+            ("repository_password", 0, "text"),
+            ("repository_password_file", ["a"], "text"),
+            ("rotation", 5, "a mapping"),
+        ):
+            with self.subTest(key=key, value=value):
+                conf = {"repository": "r", "repository_password": "p", "default_destination": "local", key: value}
+                self.write_config({"default": conf})
+                done = self.command("backup", "--prompt=no", "-d", "backstay")
+                expected = f"The setting {key} of the profile default must be {wanted}\n"
+                self.assertEqual((done.returncode, done.stderr), (1, expected))
+
+    def test_a_profile_that_is_no_mapping_or_has_a_number_for_a_name(self):
+        self.write_config({"default": 5, 2012: {"local_path": str(self.home / "there")}})
+        done = self.command("ls")
+        self.assertEqual((done.returncode, done.stderr), (1, "The profile default must be a mapping of settings\n"))
+        self.assertEqual(self.bakthat.ls("local", "2012"), [])
+
+    def test_settings_that_are_unset_and_one_option_of_a_repository_as_text(self):
+        conf = {"repository": str(self.home / "r"), "repository_password": "p", "repository_options": "foo=bar"}
+        self.write_config({"default": {**conf, "plugins": False, "plugins_dir": None, "rotation": ""}})
+        with self.assertRaises(self.bakthat._native.NativeError) as caught:
+            self.bakthat.ls("backstay")
+        self.assertIn("foo", str(caught.exception))
+
+
 class Profiles(Case):
     def everything(self, bucket, **how):
         """All functions with one way to name a profile; each must have worked in that bucket."""

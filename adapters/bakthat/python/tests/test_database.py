@@ -222,7 +222,15 @@ class Searching(Case):
             def shout(self):
                 return self.filename.upper()
 
-        self.assertEqual(Backups.get(Backups.id == row.id).shout(), "A")
+        found = Backups.get(Backups.id == row.id)
+        self.assertEqual(found.shout(), "A")
+        self.assertEqual((repr(found), str(found)), (f"<Backup: {row.stored_filename}>",) * 2)
+
+        class Told(Backups):
+            def __repr__(self):
+                return "told"
+
+        self.assertEqual(repr(Told()), "told")
 
     def test_31_upsert_config_inventory_and_jobs(self):
         models = self.bakthat.models
@@ -240,7 +248,9 @@ class Searching(Case):
             self.assertEqual(models.Config.get_key("k", 5), value)
         models.Inventory.create(filename="f", archive_id="id")
         self.assertEqual(models.Inventory.get_archive_id("f"), "id")
-        with self.assertRaises(models.Inventory.DoesNotExist):
+        with self.assertRaisesRegex(
+            models.Inventory.DoesNotExist, "g is not in the inventory: bakthat rebuild -d glacier"
+        ):
             models.Inventory.get_archive_id("g")
         self.assertIsNone(models.Jobs.get_job_id("f"))
         for job in ("one", "two"):

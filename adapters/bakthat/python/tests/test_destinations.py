@@ -95,7 +95,7 @@ class Repository(Case):
     def test_whoever_only_looks_makes_no_repository(self):
         self.file("f")
         for look in (self.bakthat.ls, lambda: self.bakthat.restore("f.20240203040506.tgz")):
-            with self.assertRaisesRegex(self.bakthat._native.NativeError, str(self.repository)):
+            with self.assertRaisesRegex(FileNotFoundError, f"no repository at {self.repository}"):
                 look()
         self.assertFalse(self.repository.exists())
         self.assertTrue(self.bakthat.backup("f"))
@@ -186,6 +186,20 @@ class Migration(Case):
         self.assertEqual((len(self.objects("backstay")), len(self.objects("s3"))), (3, 5))
         self.assertEqual(len(migrate(password="abc", delete_source=True)), 4)
         self.assertEqual((len(self.objects("backstay")), self.objects("s3"), self.temporary_files()), (6, ["key"], []))
+
+    def test_old_objects_of_an_earlier_migration_are_deleted_on_request_and_never_rebuilt(self):
+        self.bakthat.migrate(password="abc")
+        self.assertEqual((self.bakthat.rebuild(), len(self.objects("s3"))), ([], 7))
+        stays = self.bakthat.Backups.get(self.bakthat.Backups.id == self.records[0].id)
+        self.backend("backstay").delete(stays.stored_filename)
+        other = self.bakthat.Backups.get(self.bakthat.Backups.id == self.records[1].id)
+        other.metadata = {**other.metadata, "migrated_hash": "of another bucket"}
+        other.save()
+        self.bakthat.migrate(delete_source=True, dry_run=True)
+        self.assertEqual(len(self.objects("s3")), 7)
+        self.assertEqual(self.bakthat.migrate(delete_source=True), [])
+        kept = [record.stored_filename for record in self.records[:2]]
+        self.assertEqual(self.objects("s3"), sorted([*kept, "key"]))
 
     def test_a_wrong_password_moves_nothing_of_it(self):
         with self.assertRaisesRegex(Exception, r"^data\.\d{14}\.tgz\.enc is damaged, or the password is wrong$"):

@@ -128,6 +128,33 @@ class Faults(Case):
         self.assertTrue(done.stderr.endswith("LookupError: of the plugin\n"))
         self.nothing_stored()
 
+    def test_a_plugin_that_python_cannot_read_is_shown_with_its_place(self):
+        folder = self.home / ".bakthat_plugins"
+        folder.mkdir()
+        (folder / "own.py").write_text("class Own(:\n")
+        self.write_config({"default": self.s3(plugins=["own.Own"])})
+        done = self.command("ls")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f'File "{folder / "own.py"}", line 1', done.stderr)
+
+    def test_control_characters_never_reach_the_terminal(self):
+        self.file("a\x1b[2Jb\x9b")
+        done = self.command("backup", "--prompt=no", "a\x1b[2Jb\x9b")
+        self.assertIn("Backing up a\\x1b[2Jb\\x9b\n", done.stderr)
+        self.assertEqual(self.bakthat.Backups.get().filename, "a\x1b[2Jb\x9b")
+        self.assertNotIn("\x1b", done.stderr + self.succeeds(self.command("show")).stderr)
+
+    def test_nothing_to_back_up_or_to_exclude_by(self):
+        self.file("f")
+        self.assertRegex(self.fails("backup", "--prompt=no", ""), "^No file to back up was named")
+        missing = self.fails("backup", "--prompt=no", "--exclude-file", "absent", "f")
+        self.assertEqual(missing, "absent: No such file or directory")
+        code = "import bakthat, os, sys; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\n"
+        done = self.python(code + "sys.argv = ['bakthat', 'backup', '--prompt=no']; bakthat.main()")
+        expected = "The working directory is there no more: name a file or a directory\n"
+        self.assertEqual((done.returncode, done.stderr), (1, expected))
+        self.nothing_stored()
+
     def test_an_unusable_database(self):
         (self.home / ".bakthat.sqlite").write_bytes(b"no database" * 1000)
         done = self.command("show")
