@@ -187,13 +187,18 @@ class Case(unittest.TestCase):
         return self._run([*program, *map(str, arguments)], more)
 
     def started(self, *arguments):
-        """The command, running, with its standard error at hand; an interrupt reaches it however the tests were started."""
+        """The command, running, with its standard error at hand; signals reach it however the tests were started."""
+
+        def heeds_signals():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
         return subprocess.Popen(
             [sys.executable, "-m", "bakthat", *map(str, arguments)],
             env=self.environment(),
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=heeds_signals,
         )
 
     def _run(self, arguments, more):
