@@ -294,23 +294,30 @@ impl Session {
 
     /// Makes a folder and those above it that are missing.
     pub(super) fn make_folders(&mut self, path: &str) -> Result<(), Failed> {
+        match self.make_folder(path) {
+            Err(failed) if failed.is_missing() => {
+                let Some((above, _)) = path.rsplit_once('/').filter(|(above, _)| !above.is_empty()) else {
+                    return Err(failed);
+                };
+                self.make_folders(above)?;
+                self.make_folder(path)
+            }
+            done => done,
+        }
+    }
+
+    /// Makes a folder, unless it is there; somebody else may make it at the same time.
+    fn make_folder(&mut self, path: &str) -> Result<(), Failed> {
         match self.done(Request::MakeFolder { path }) {
             Ok(()) => Ok(()),
+            Err(failed) if failed.is_missing() => Err(failed),
             Err(Failed::Broken(trouble, words)) => Err(Failed::Broken(trouble, words)),
-            Err(failed) => {
-                if failed.is_missing()
-                    && let Some((above, _)) = path.rsplit_once('/').filter(|(above, _)| !above.is_empty())
-                {
-                    self.make_folders(above)?;
-                    return self.done(Request::MakeFolder { path });
-                }
-                match self.stat(path) {
-                    Ok(Some(there)) if there.is_folder() => Ok(()),
-                    Ok(Some(_)) => Err(Failed::Own(Trouble::Refused, "it is a file, not a folder".to_owned())),
-                    Err(Failed::Broken(trouble, words)) => Err(Failed::Broken(trouble, words)),
-                    _ => Err(failed),
-                }
-            }
+            Err(failed) => match self.stat(path) {
+                Ok(Some(there)) if there.is_folder() => Ok(()),
+                Ok(Some(_)) => Err(Failed::Own(Trouble::Refused, "it is a file, not a folder".to_owned())),
+                Err(Failed::Broken(trouble, words)) => Err(Failed::Broken(trouble, words)),
+                _ => Err(failed),
+            },
         }
     }
 
