@@ -355,7 +355,8 @@ class Repository:
     @staticmethod
     def of_profile(profile: str, location: StrPath, settings: Settings) -> "Repository":
         """The repository of a profile: `repository_password_file` or `repository_password`, `repository_options`. It is opened
-        when it is needed; `backup` and `backup_tar` make it where there is none; all else is a FileNotFoundError then."""
+        when it is needed; `backup` and `backup_tar` make it where there is none; all else is a FileNotFoundError then.
+        """
 
     def names(self, *, make: bool) -> List[str]:
         """The stored names; where there is no repository it is made with `make`, and has none without."""
