@@ -121,11 +121,12 @@ impl Object<'_> {
     /// # Errors
     /// The system's; as [`decrypt_file`].
     pub fn as_archive(&self, path: &Path, aside: &Path, time: f64, control: &Control) -> Result<PathBuf> {
-        let plain = self.decrypted(path, aside, control).map_err(|error| self.named(error, path, aside))?;
+        let named = |error| self.named(error, path, aside);
+        let plain = self.decrypted(path, aside, control).map_err(named)?;
         if is_archive(self.stored_name) {
             if self.password.is_some() {
                 // Whoever gets it does not know that there was a password.
-                verify(&plain, control).map_err(|error| self.named(error, path, aside))?;
+                verify(&plain, control).map_err(named)?;
             }
             return Ok(plain);
         }

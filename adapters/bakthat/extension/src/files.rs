@@ -17,7 +17,7 @@ use pyo3::types::{PyBytes, PyCFunction, PyDict, PyTuple};
 
 use super::repository::Repository;
 use super::settings::Settings;
-use super::{NativeError, file_system_bytes, password, path, raised, run, user_error};
+use super::{NativeError, file_system_bytes, password, path, raised, run, told, user_error};
 
 /// The longest password of Blowfish in bytes.
 const LONGEST_FOR_BLOWFISH: usize = 56;
@@ -162,10 +162,7 @@ impl Source {
         let excluded = log_excluded(self.log.bind(py))?;
         self.log.call_method1(py, "info", (self.source.step(),))?;
         let made = run(py, None, Some(excluded.as_any()), |control, names| {
-            self.source.object(&archive, &self.excludes, control, &mut |name| {
-                // Nobody asks for them.
-                let _ = names.send(name.into());
-            })
+            self.source.object(&archive, &self.excludes, control, &mut told(names))
         })?;
         if !password.is_truthy()? {
             return text(py, made.as_os_str().as_bytes());
@@ -207,10 +204,7 @@ impl Source {
         }
         let excluded = log_excluded(self.log.bind(py))?;
         run(py, None, Some(excluded.as_any()), |control, names| {
-            engine.backup(file, self.source.arcname(), &self.excludes, &saving, control, &|name| {
-                // Nobody asks for them.
-                let _ = names.send(name.into());
-            })
+            engine.backup(file, self.source.arcname(), &self.excludes, &saving, control, &told(names))
         })
     }
 }
@@ -301,16 +295,13 @@ pub(super) fn put_in_place(
     let (aside, folder) = (path(aside)?, path(folder)?);
     let (stored, from) = (Stored::of(record, password)?, path_of(found, &aside)?);
     let log = log.clone().unbind();
-    let told = move |line: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
+    let logged = move |line: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
         log.call_method1(line.py(), "info", (line.get_item(0)?.call_method0("decode")?,)).map(drop)
     };
-    let told = PyCFunction::new_closure(py, None, None, told)?;
-    run(py, None, Some(told.as_any()), |control, lines| {
-        let mut told = |line: &'static str| {
-            // Nobody asks for them.
-            let _ = lines.send(line.as_bytes().into());
-        };
-        stored.object().put_in_place(&from, &aside, &folder, &mut told, control)
+    let logged = PyCFunction::new_closure(py, None, None, logged)?;
+    run(py, None, Some(logged.as_any()), |control, lines| {
+        let told = told(lines);
+        stored.object().put_in_place(&from, &aside, &folder, &mut |step| told(step.as_bytes()), control)
     })
 }
 
@@ -355,10 +346,7 @@ pub(super) fn write_archive(
     let excludes = patterns(exclude);
     run(py, None, excluded, move |control, names| {
         let options = archive::ArchiveOptions { arcname: &arcname, excludes: &excludes, compress };
-        archive::write_archive(&source, &out, &options, control, &mut |name| {
-            // Nobody asks for them.
-            let _ = names.send(name.into());
-        })
+        archive::write_archive(&source, &out, &options, control, &mut told(names))
     })
 }
 

@@ -137,6 +137,14 @@ fn run<T: Send>(
     })
 }
 
+/// What hands lines of the work over to the thread that called it.
+fn told(lines: &Sender<Box<[u8]>>) -> impl Fn(&[u8]) + Sync {
+    |line| {
+        // Nobody listens when the call is being given up.
+        let _ = lines.send(line.into());
+    }
+}
+
 /// Tells the beginning, and then each further tenth.
 fn tell(progress: &Bound<'_, PyAny>, control: &Control, told: &mut Option<u64>, line: &Line) -> PyResult<()> {
     let (done, total) = control.position();

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use super::files::{Excludes, home_expanded, patterns};
 use super::settings::Settings;
-use super::{NativeError, file_system_bytes, os_error, password, path, run};
+use super::{NativeError, file_system_bytes, os_error, password, path, run, told};
 
 /// A Backstay repository.
 #[pyclass(frozen, module = "bakthat._native")]
@@ -126,10 +126,7 @@ impl Repository {
         let engine = self.made(py)?;
         run(py, progress, excluded, |control, names| {
             let saving = Saving { stored_name: &stored_filename, tags: &tags, host: host.as_deref(), time };
-            engine.backup(&source, &arcname, &excludes, &saving, control, &|name| {
-                // Nobody asks for them.
-                let _ = names.send(name.into());
-            })
+            engine.backup(&source, &arcname, &excludes, &saving, control, &told(names))
         })
     }
 

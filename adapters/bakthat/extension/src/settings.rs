@@ -86,10 +86,14 @@ impl Settings<'_> {
         }
     }
 
-    /// A setting with several texts.
+    /// A setting with one text or several.
     pub(super) fn list(&self, key: &str) -> PyResult<Vec<String>> {
         let value = self.0.call_method1("get", (key,))?;
-        if value.is_truthy()? { value.try_iter()?.map(|text| text?.extract()).collect() } else { Ok(Vec::new()) }
+        match value.cast::<PyString>() {
+            Ok(text) if text.is_truthy()? => Ok(vec![text.extract()?]),
+            Err(_) if value.is_truthy()? => value.try_iter()?.map(|text| text?.extract()).collect(),
+            _ => Ok(Vec::new()),
+        }
     }
 
     pub(super) fn secret(&self, key: &str) -> PyResult<Secret> {

@@ -151,9 +151,7 @@ class BackstayBackend(ObjectBackend):
     def __init__(self, conf: Dict[str, Any] = {}, profile: str = "default") -> None:
         super().__init__(conf, profile)
         self.container = self.need(self.container_key)
-        options = self.conf.get("repository_options")
-        settings = {**self.conf, "repository_options": [options] if isinstance(options, str) else options}
-        self.store = self.repository = _native.Repository.of_profile(profile, self.container, settings)
+        self.store = self.repository = _native.Repository.of_profile(profile, self.container, self.conf)
 
     def upload(self, keyname: str, filename: str, **kwargs: Any) -> None:
         self.repository.backup(filename, os.path.basename(filename), keyname, time=os.path.getmtime(filename))
