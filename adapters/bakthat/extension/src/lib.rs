@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backstay_bakthat::notices::untold;
 use backstay_bakthat::objects::{Objects, Returning, S3Place, SwiftPlace};
@@ -32,6 +32,8 @@ mod vault;
 
 /// The logger that is told of stores which make people wait.
 const LOGGER: &str = "bakthat.backends";
+/// Who waits for a store longer than this is told.
+const LONG_WAIT: Duration = Duration::from_secs(15);
 /// So often signals are looked for while work is going on.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -95,11 +97,14 @@ fn run<T: Send>(
         let mut wrong = None;
         let mut going = true;
         let mut line = Line::new();
+        let started = Instant::now();
         while going {
             going = py.detach(|| end.recv_timeout(LOOK)) == Err(RecvTimeoutError::Timeout);
             let mut look = || -> PyResult<()> {
                 py.check_signals()?;
-                for text in untold() {
+                // Where nobody ever answers the call fails sooner, and its error says all there is to say.
+                let waiting = if started.elapsed() < LONG_WAIT { Vec::new() } else { untold() };
+                for text in waiting {
                     let log = py.import("logging")?.call_method1("getLogger", (LOGGER,))?;
                     line.away(|| log.call_method1("warning", ("%s", text)))?;
                 }
@@ -125,6 +130,8 @@ fn run<T: Send>(
         }
         let done = py.detach(|| worker.join());
         drop(line);
+        // What was not told by now is settled.
+        drop(untold());
         if let Some(error) = wrong {
             return Err(error);
         }

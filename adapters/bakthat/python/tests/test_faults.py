@@ -63,7 +63,9 @@ class Faults(Case):
             self.assertEqual(self.bakthat.Backups.select().count(), 0)
         glacier = self.s3(glacier_vault="v", endpoint_url="http://127.0.0.1:1", default_destination="glacier")
         self.write_config({"default": glacier})
-        self.assertRegex(self.fails("backup", "--prompt=no", "f"), "nobody answers there")
+        done = self.command("backup", "--prompt=no", "f")
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"\A[^\n]*nobody answers there[^\n]*\n\Z")
 
     def test_an_upload_that_fails_half_way_leaves_nothing(self):
         self.file("big", os.urandom(1 << 20))
